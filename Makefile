@@ -1,0 +1,31 @@
+# The whole developer interface. Every target builds the virtual environment first where it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test test-slow check clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install            ## the whole main job on the embedded model: runs/demo/report.html
+	rm -rf runs/demo
+	$(BIN)/equipoise run recipes/pocket.yaml --name demo
+
+test: install            ## the normal suite
+	$(BIN)/python -m pytest
+
+test-slow: install       ## simulations and other long tests
+	$(BIN)/python -m pytest -m slow
+
+check: install           ## lint, formatting, types
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,122 @@
+"""The Python interface: what the commands do, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from equipoise.evaluation.compare import compare as compare_scores
+from equipoise.outcome import only
+from equipoise.progress import Display, Silent
+from equipoise.recipe import Evaluation, ModelSpec, Recipe, RewardSpec
+from equipoise.records import Comparison, InputError, Score
+from equipoise.run import Run, read_json, read_scores
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: str | Path = "runs",
+    name: str | None = None,
+    text: str | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+) -> Any:
+    """Run an experiment in the folder `out/name`; returns an `equipoise.stages.Outcome`.
+
+    `text` is the recipe as it was written (default: its JSON, which is YAML too).
+    """
+    from equipoise.stages import run_recipe
+
+    folder = Path(out) / (name or recipe.name)
+    written = text if text is not None else recipe.model_dump_json(indent=1)
+    return run_recipe(recipe, written, Run(folder), display or Silent(), resume=resume)
+
+
+def plan(recipe: Recipe, *, measure: bool = False, display: Display | None = None) -> dict[str, Any]:
+    """What a run of `recipe` would do: counts, tokens, memory, time, detectable effects, problems."""
+    from equipoise.plan import make_plan
+
+    return make_plan(recipe, measure=measure, display=display or Silent())
+
+
+def evaluate(
+    model: ModelSpec,
+    evaluation: Evaluation,
+    *,
+    reward: RewardSpec | None = None,
+    adapters: Sequence[str | Path] = (),
+    seed: int = 0,
+    display: Display | None = None,
+) -> dict[str, list[Score]]:
+    """Scores of a model, with adapters on top of each other, on the tasks of `evaluation`."""
+    from equipoise.evaluation.evaluate import evaluate as evaluate_items
+    from equipoise.evaluation.evaluate import load_items
+    from equipoise.model.adapters import attach, stack_identity
+    from equipoise.model.generate import TransformersGenerator
+    from equipoise.model.load import Loaded, load_policy
+    from equipoise.model.reward import RewardModel
+    from equipoise.store import Store
+
+    store, shown = Store(), display or Silent()
+    items = {name: load_items(name, spec) for name, spec in evaluation.tasks.chosen().items()}
+    judge = RewardModel(reward, store=store) if reward else None
+    for warning in judge.sanity_check() if judge else []:
+        shown.say(f"warning: {warning}")
+    policy = load_policy(model)
+    stack = [Path(folder) for folder in adapters]
+    generator = TransformersGenerator(
+        Loaded(attach(policy, stack), policy.tokenizer, policy.identity, policy.device),
+        identity=stack_identity(policy, stack),
+        batch_size=evaluation.generation.batch_size,
+        store=store,
+        thinking=model.thinking,
+    )
+    return evaluate_items(
+        items,
+        generator,
+        judge,
+        generation=evaluation.generation,
+        dev_share=evaluation.dev_share,
+        seed=seed,
+        progress=shown,
+    )
+
+
+def open_run(folder: str | Path) -> Run:
+    """An existing run folder; raises InputError where there is none."""
+    return Run.open(folder)
+
+
+def compare(
+    before: str | Path | Run | Mapping[str, list[Score]],
+    after: str | Path | Run | Mapping[str, list[Score]],
+    *,
+    split: str = "all",
+    confidence: float = 0.95,
+    margins: Mapping[str, float | None] | None = None,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Paired comparison on the shared items of runs (their kept stage), score folders, or scores."""
+    left, right = _scores_of(before), _scores_of(after)
+    if split != "all":
+        left, right = only(left, split), only(right, split)  # type: ignore[arg-type]
+    return compare_scores(left, right, confidence=confidence, margins=margins, seed=seed)
+
+
+def _scores_of(place: str | Path | Run | Mapping[str, list[Score]]) -> dict[str, list[Score]]:
+    if isinstance(place, Mapping):
+        return dict(place)
+    folder = place.folder if isinstance(place, Run) else Path(place)
+    if (folder / "recipe.json").is_file():
+        run = Run.open(folder)
+        if not run.finished:
+            raise InputError(f"{folder}: this run is not finished; continue it with --resume, or name a scores folder")
+        return run.scores(read_json(folder / "verdict.json")["kept_stage"])
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a run or a folder of scores")
+    scores = read_scores(folder)
+    if not scores:
+        raise InputError(f"{folder}: neither a run (no recipe.json) nor a folder of scores (no .jsonl)")
+    return scores

@@ -1,0 +1,193 @@
+"""The commands: one short function each; everything heavy is imported inside.
+
+Exit codes: 0 done and every gate passed; 1 a gate or a check failed; 2 the input is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Preference fine-tuning of small language models over several domains, with evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich would take a third of the time that --help may take
+    pretty_exceptions_enable=False,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=c; stages by position or name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that a user can mend into a clear line and an exit code; others keep their traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        from equipoise.records import InputError
+
+        try:
+            command(*args, **options)
+        except InputError as error:
+            fail(str(error), 2)
+        except KeyboardInterrupt:
+            fail("interrupted; a run continues with: equipoise run --resume RUN", 130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            fail(f"cannot write{place}: {error.strerror}; make room, then continue with: equipoise run --resume RUN", 1)
+
+    return run
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Print an error on stderr and leave."""
+    print(f"equipoise: {text}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def print_json(value: Any) -> None:
+    """Print machine-readable output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@app.command()
+@guarded
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe; not needed with --resume.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder where it stopped.")] = None,
+) -> None:
+    """Run the whole experiment; ends with the verdict and the path of report.html."""
+    from equipoise.commands import run_command
+
+    raise typer.Exit(run_command(recipe, overrides or [], out, name, resume))
+
+
+@app.command()
+@guarded
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    measure: Annotated[bool, typer.Option(help="Score the base model now, to judge gates and spreads.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run would do, before anything expensive."""
+    from equipoise.commands import plan_command
+
+    plan_command(recipe, overrides or [], measure, as_json)
+
+
+@app.command()
+@guarded
+def data(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    show: Annotated[int, typer.Option(help="Show so many pairs of each stage, trained-on tokens marked.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build the pairs of every stage and print the ledger."""
+    from equipoise.commands import data_command
+
+    data_command(recipe, overrides or [], show, as_json)
+
+
+@app.command("eval")
+@guarded
+def eval_(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, or pocket.")],
+    adapter: Annotated[list[Path] | None, typer.Option(help="Adapter folder; several lie on top of each other.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task; default: all.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take tasks, generation and reward from this recipe.")] = None,
+    reward: Annotated[str | None, typer.Option(help="Reward model; default: pocket for pocket.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items per task.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write <task>.jsonl here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model; the same input gives byte-identical score files."""
+    from equipoise.commands import eval_command
+
+    eval_command(model, adapter or [], task or [], recipe, reward, limit, out, as_json)
+
+
+@app.command()
+@guarded
+def compare(
+    before: Annotated[Path, typer.Argument(help="A run or a folder of scores.")],
+    after: Annotated[list[Path], typer.Argument(help="Runs or folders of scores.")],
+    split: Annotated[str, typer.Option(help="all, dev or test items.")] = "all",
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999)] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs or score folders item by item, on the items that they share."""
+    from equipoise.commands import compare_command
+
+    compare_command(before, after, split, confidence, as_json)
+
+
+@app.command()
+@guarded
+def report(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None:
+    """Write the run's report.html again, from its files."""
+    from equipoise.report.html import write_report
+    from equipoise.run import Run
+
+    print(write_report(Run.open(run)))
+
+
+@app.command()
+@guarded
+def verify(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json: AsJson = False) -> None:
+    """Compute every figure of a run again from its records and hashes; exit code 1 on a difference."""
+    from equipoise.run import Run
+    from equipoise.verify import verify as verify_run
+
+    problems = verify_run(Run.open(run))
+    if as_json:
+        print_json({"run": run.name, "problems": problems})
+    else:
+        print("\n".join(problems) if problems else f"{run}: every file and every figure is as its records give")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+@guarded
+def recipes(as_json: AsJson = False) -> None:
+    """List the built-in recipes and the question that each one asks."""
+    from equipoise.commands import recipes_command
+
+    recipes_command(as_json)
+
+
+@app.command()
+@guarded
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can do."""
+    from equipoise.commands import doctor_command
+
+    raise typer.Exit(doctor_command(as_json))
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The bodies of the commands: read input, call the part that does it, show the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from equipoise import console
+from equipoise.cli import print_json
+from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
+from equipoise.recipe_file import load_recipe, parse_recipe
+from equipoise.records import InputError
+from equipoise.run import Run, read_json
+
+
+def recipe_folder() -> Path:
+    """Folder of the built-in recipes: in the installed package, or in the source tree."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def find_recipe(path: Path) -> Path:
+    """A recipe file, or a built-in recipe by its name."""
+    built_in = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
+    return built_in if not path.exists() and path.parent == Path() and built_in.is_file() else path
+
+
+def run_command(
+    recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None
+) -> int:
+    """Run or resume an experiment; returns the exit code."""
+    quiet()
+    loaded, text, folder = _what_to_run(recipe, overrides, out, name, resume)
+    from equipoise.dpo.train import TrainingStopped
+    from equipoise.stages import run_recipe
+
+    with console.Terminal() as display:
+        try:
+            outcome = run_recipe(loaded, text, Run(folder), display, resume=resume is not None)
+        except TrainingStopped as error:
+            display.say(f"equipoise: {error}")
+            return 1
+    show_outcome(outcome.run, outcome.verdict)
+    return 0 if outcome.passed else 1
+
+
+def _what_to_run(
+    recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None
+) -> tuple[Recipe, str, Path]:
+    """The recipe, its text and the run folder."""
+    if resume is None:
+        if recipe is None:
+            raise InputError("name a recipe, or --resume a run; `equipoise recipes` lists the built-in ones")
+        path = find_recipe(recipe)
+        loaded = load_recipe(path, overrides)
+        return loaded, path.read_text(encoding="utf-8"), out / (name or loaded.name)
+    stored = read_json(Run.open(resume).folder / "recipe.json")
+    text = json.dumps({key: value for key, value in stored.items() if key != "fingerprint"})
+    loaded = load_recipe(find_recipe(recipe), overrides) if recipe else parse_recipe(text, overrides, where=str(resume))
+    return loaded, text, resume
+
+
+def show_outcome(run: Run, verdict: dict[str, Any]) -> None:
+    """The end of a run: gates, verdict, and where the report is."""
+    console.gate_table(verdict["gates"])
+    kept, point = verdict["kept_stage"], verdict["point"]
+    title = f"Verdict: base against {point} (test items)"
+    if kept == "base" and point != "base":
+        title = f"No stage was kept: the base model stays. What the refused stage {point} did (test items):"
+    console.verdict_table(verdict, title)
+    print(f"kept: {kept}")
+    print(f"report: {run.folder / 'report.html'}")
+
+
+def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, as_json: bool) -> None:
+    """Print the plan."""
+    quiet()
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    from equipoise.plan import make_plan, show_plan
+
+    with console.Terminal() as display:
+        result = make_plan(loaded, measure=measure, display=display)
+    print_json(result) if as_json else show_plan(result)
+
+
+def data_command(recipe: Path, overrides: Sequence[str], show: int, as_json: bool) -> None:
+    """Print the ledger, and examples with the trained-on tokens marked."""
+    quiet()
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    from equipoise.data.ledger import problems
+    from equipoise.model.load import load_tokenizer, model_folder
+    from equipoise.preparation import examples, prepare
+
+    tokenizer = load_tokenizer(model_folder(loaded.model.id, loaded.model.revision, what="model.id"), "model.id")
+    with console.Terminal() as display:
+        prepared = prepare(loaded, tokenizer, display)
+    shown = examples(loaded, prepared, tokenizer, show)
+    if as_json:
+        print_json({**prepared.ledger.record(), "problems": problems(prepared.ledger), "examples": shown})
+        return
+    console.ledger_tables(prepared.ledger.record())
+    for sentence in problems(prepared.ledger):
+        print(sentence)
+    for example in shown:
+        console.example(example)
+
+
+def eval_command(
+    model: str,
+    adapter: Sequence[Path],
+    task: Sequence[str],
+    recipe: Path | None,
+    reward: str | None,
+    limit: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a model and write or print the result."""
+    quiet()
+    evaluation, judge, spec = _evaluation(model, task, recipe, reward, limit)
+    from equipoise import api
+    from equipoise.run import write_lines
+
+    with console.Terminal() as display:
+        scores = api.evaluate(spec, evaluation, reward=judge, adapters=adapter, display=display)
+    if out:
+        for name, records in scores.items():
+            write_lines(out / f"{name}.jsonl", (score.record() for score in records))
+    from equipoise.evaluation.evaluate import summary
+
+    rows = {name: summary(records) for name, records in scores.items()}
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("task", "n", "unscored", "mean", "empty", "cut_off", "repeated", "words")
+    cells = [
+        (name, row["n"], row["unscored"], *(console.number(row[key]) for key in columns[3:]))
+        for name, row in rows.items()
+    ]
+    console.table(f"Scores of {model}", columns, cells, right=columns[1:])
+
+
+def _evaluation(
+    model: str, task: Sequence[str], recipe: Path | None, reward: str | None, limit: int | None
+) -> tuple[Evaluation, RewardSpec | None, ModelSpec]:
+    """What `eval` measures: from a recipe where one is given, else every task with its defaults."""
+    loaded = load_recipe(find_recipe(recipe)) if recipe else None
+    base = loaded.evaluation if loaded else default_evaluation(model)
+    known = base.tasks.chosen()
+    unknown = [name for name in task if name not in known]
+    if unknown:
+        raise InputError(f"--task {unknown[0]}: no such task; known: {', '.join(known)}")
+    chosen = {name: spec for name, spec in known.items() if not task or name in task}
+    if limit:
+        chosen = {name: spec.model_copy(update={"limit": limit}) for name, spec in chosen.items()}
+    evaluation = base.model_copy(update={"tasks": Tasks.model_construct(**chosen)})
+    judge = RewardSpec(id=reward) if reward else (loaded.reward if loaded else None)
+    if judge is None and model == "pocket":
+        judge = RewardSpec(id="pocket")
+    if judge is None and set(chosen) - {"tatqa"}:
+        raise InputError(f"--reward: name the reward model that scores {', '.join(sorted(set(chosen) - {'tatqa'}))}")
+    same = loaded is not None and loaded.model.id == model
+    return evaluation, judge, loaded.model if loaded and same else ModelSpec(id=model)
+
+
+def default_evaluation(model: str) -> Evaluation:
+    """Every task with its defaults; the embedded model is asked about its own world."""
+    pocket = load_recipe(recipe_folder() / "pocket.yaml").evaluation if model == "pocket" else None
+    return pocket or Evaluation(
+        tasks=Tasks.model_validate({"tatqa": {}, "mt_bench": {}, "finance_instruct": {}, "reddit": {}}),
+        generation=Generation(max_new_tokens={"tatqa": 128, "mt_bench": 512, "finance_instruct": 512, "reddit": 256}),
+    )
+
+
+def compare_command(before: Path, after: Sequence[Path], split: str, confidence: float, as_json: bool) -> None:
+    """Compare one place with each of the others."""
+    if split not in ("all", "dev", "test"):
+        raise InputError(f"--split {split}: one of all, dev, test")
+    from equipoise import api
+    from equipoise.evaluation.compare import sentence
+
+    found = {str(place): api.compare(before, place, split=split, confidence=confidence) for place in after}
+    if as_json:
+        print_json({place: {domain: asdict(row) for domain, row in rows.items()} for place, rows in found.items()})
+        return
+    for place, rows in found.items():
+        console.verdict_table({domain: asdict(row) for domain, row in rows.items()}, f"{before} against {place} ({split} items)")
+        for row in rows.values():
+            print(sentence(row))
+
+
+def recipes_command(as_json: bool) -> None:
+    """List the built-in recipes."""
+    rows = []
+    for path in sorted(recipe_folder().rglob("*.yaml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        rows.append({"name": path.stem, "question": first.removeprefix("#").strip(), "file": str(path)})
+    if as_json:
+        print_json(rows)
+    else:
+        console.table("Recipes", ("name", "question"), [(row["name"], row["question"]) for row in rows])
+
+
+def doctor_command(as_json: bool) -> int:
+    """Print what this machine can do; returns 1 where something that every run needs is missing."""
+    quiet()
+    facts = machine_facts()
+    if as_json:
+        print_json(facts)
+    else:
+        console.table("This machine", ("what", "finding"), [(key, value) for key, value in facts.items()])
+    return 0 if facts["cache folder"].endswith("writable") else 1
+
+
+def machine_facts() -> dict[str, str]:
+    """Versions, cores, memory, accelerator, optional packages, cache folder."""
+    import torch
+
+    from equipoise.model.memory import machine_memory
+    from equipoise.store import cache_folder
+
+    folder = cache_folder()
+    near = next(path for path in (folder, *folder.parents) if path.exists())
+    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (runs on the CPU)"
+    facts = {
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{machine_memory() / 2**30:.1f} GiB",
+        "accelerator": cuda,
+        "bfloat16 on CPU": torch.backends.cpu.get_cpu_capability(),
+        "cache folder": f"{folder}: {'writable' if os.access(near, os.W_OK) else 'NOT writable; set EQUIPOISE_CACHE'}",
+        "free disk": f"{shutil.disk_usage(near).free / 2**30:.1f} GiB",
+        "hub": "offline (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else "asked when an id needs it",
+    }
+    facts["cache folder"] = facts["cache folder"].replace(str(Path.home()), "~")
+    for package in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed (needed for quantization: nf4 only)" if package == "bitsandbytes" else "MISSING"
+    return facts
+
+
+def quiet() -> None:
+    """Keep the libraries' own warnings and bars out of the output."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"(peft|transformers|torch)\..*")

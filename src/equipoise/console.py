@@ -1,0 +1,128 @@
+"""What the command line shows: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {"improved": "green", "held": "cyan", "worse": "red", "undecided": "yellow"}
+COLOURS |= {"pass": "green", "fail": "red", "keep": "green", "rollback": "red", "stop": "red"}
+
+
+class Terminal:
+    """A `progress.Display` on stderr: bars in a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show one line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def begin(self, title: str, total: int | None = None) -> Callable[..., None]:
+        """Begin a bar; the bars of finished work disappear."""
+        task = self._progress.add_task(title, total=total, note="")
+
+        def show(done: int = 0, note: str = "") -> None:
+            self._progress.update(task, completed=done, note=note)
+            if total is not None and done >= total:
+                self._progress.remove_task(task)
+                self.say(f"{title}: {total} done" + (f"  ({note})" if note else ""))
+
+        return show
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
+    """Print a table; cells that are verdicts or outcomes get their colour."""
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for name in columns:
+        grid.add_column(name, justify="right" if name in right else "left")
+    for row in rows:
+        grid.add_row(*(Text(str(cell), style=COLOURS.get(str(cell).split(" ")[0], "")) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(grid)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; nothing for None."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def verdict_table(verdict: Mapping[str, Any], title: str) -> None:
+    """The verdict of a run, one line per domain."""
+    domains = {name: row for name, row in verdict.items() if isinstance(row, dict) and "verdict" in row}
+    rows = [
+        (
+            name,
+            number(row["before"]),
+            number(row["after"]),
+            f"{row['difference']:+.3f}",
+            f"{row['ci'][0]:+.3f} to {row['ci'][1]:+.3f}",
+            number(row["p_holm"], 4),
+            row["n"],
+            number(row["detectable"]),
+            row["verdict"],
+        )
+        for name, row in domains.items()
+    ]
+    columns = ("domain", "before", "after", "difference", "interval", "p (Holm)", "n", "detectable", "verdict")
+    table(title, columns, rows, right=columns[1:8])
+
+
+def gate_table(gates: Sequence[Mapping[str, Any]]) -> None:
+    """The decision of every gate with the rules that it looked at."""
+    rows = []
+    for gate in gates:
+        flagged = " (flagged)" if gate["flagged"] else ""
+        rows.append((gate["stage"], "", "", "", gate["outcome"], f"{gate['action']}{flagged}"))
+        for rule in gate["rows"]:
+            seen = rule["figure"] if rule["figure"] is not None else rule["difference"]
+            limits = "" if rule["ci"] is None else f" ({rule['ci'][0]:+.3f} to {rule['ci'][1]:+.3f})"
+            rows.append(("", f"{rule['kind']} {rule['key']}", number(rule["threshold"]), number(seen) + limits, rule["outcome"], ""))
+    table("Gates (dev items)", ("stage", "rule", "threshold", "seen", "outcome", "action"), rows)
+
+
+def ledger_tables(ledger: Mapping[str, Any]) -> None:
+    """Where the pairs went: by source, then by stage."""
+    sources = []
+    for name, line in ledger["sources"].items():
+        drops = {**line["malformed"], **line["cleaned"]}
+        said = ", ".join(f"{reason}: {count}" for reason, count in drops.items()) or "none"
+        longer = line["lengths"]["chosen_longer"] if line["lengths"] else None
+        sources.append((name, line["rows"], said, line["available"], "" if longer is None else f"{longer:.0%}"))
+    table("Sources", ("source", "rows", "dropped", "available", "chosen longer"), sources, right=("rows", "available", "chosen longer"))
+    stages = []
+    for name, stage in ledger["stages"].items():
+        for source, line in stage["sources"].items():
+            unusable = ", ".join(f"{reason}: {count}" for reason, count in line["unusable"].items()) or "none"
+            seen = "" if line["seen"] is None else line["seen"]
+            stages.append((name, source, line["asked"], line["available"], unusable, line["drawn"], line["repeated"], stage["epochs"], seen))
+    columns = ("stage", "source", "asked", "available", "unusable", "drawn", "repeated", "epochs", "seen")
+    table("Stages", columns, stages, right=("asked", "available", "drawn", "repeated", "epochs", "seen"))

@@ -1,0 +1,1 @@
+"""From a mixture of preference pairs to an adapter."""

@@ -1,0 +1,182 @@
+"""The gate after a stage: scores of the dev items before and after, and a rule in; what to do out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from equipoise.evaluation.compare import Scores, figure, health_figures, join, paired_values
+from equipoise.evaluation.stats_words import with_interval
+from equipoise.recipe import Gate
+from equipoise.records import InputError, Score
+
+Outcome = Literal["pass", "fail", "undecided"]
+Action = Literal["keep", "rollback", "stop"]
+_FLOOR, _CEILING = 0.02, 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rule and how it went.
+
+    `improve` and `hold` rows have a difference and its interval on n items (None where there were too few
+    to say anything); `health` rows have the `figure` after, to be at most the threshold.
+    """
+
+    kind: Literal["improve", "hold", "health"]
+    key: str
+    threshold: float
+    outcome: Outcome
+    reason: str
+    n: int
+    unscored: int = 0
+    difference: float | None = None
+    ci: tuple[float, float] | None = None
+    figure: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The decision on a stage. `flagged`: it is kept although a rule failed or is undecided."""
+
+    outcome: Outcome
+    action: Action
+    flagged: bool
+    confidence: float
+    reasons: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object that stands in `gate.json`."""
+        return asdict(self)
+
+
+def decide(before: Scores, after: Scores, rule: Gate, *, seed: int = 0) -> GateResult:
+    """Apply `rule` to the scores of the dev items, by domain; `before` is the last kept stage or the base.
+
+    Each rule is tested for itself without correction: all must pass, so no chance finding keeps a stage.
+    Raises InputError for a domain or metric without scores, and for items that differ between the sides.
+    """
+    rows = (
+        *(_improve(key, limit, before, after, rule, seed) for key, limit in rule.improve.items()),
+        *(_hold(key, margin, before, after, rule, seed) for key, margin in rule.hold.items()),
+        *(_health(key, limit, before, after) for key, limit in rule.health.items()),
+    )
+    outcome = _overall([row.outcome for row in rows])
+    action, flagged = _action(outcome, rule)
+    reasons = tuple(row.reason for row in rows if row.outcome == outcome) if rows else ("no rules",)
+    return GateResult(outcome, action, flagged, rule.confidence, reasons, rows)
+
+
+def _overall(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return fail if any fails, else undecided if any is undecided, else pass."""
+    if "fail" in outcomes:
+        return "fail"
+    return "undecided" if "undecided" in outcomes else "pass"
+
+
+def _action(outcome: Outcome, rule: Gate) -> tuple[Action, bool]:
+    """Return what follows from the outcome, and whether the stage is kept against or without its rule."""
+    if outcome == "pass":
+        return "keep", False
+    wanted = rule.on_fail if outcome == "fail" else rule.on_undecided
+    return ("keep", True) if wanted == "continue" else (wanted, False)
+
+
+def _improve(key: str, limit: float, before: Scores, after: Scores, rule: Gate, seed: int) -> Row:
+    """The gain must be above `limit`."""
+    return _interval_row("improve", key, limit, limit, before, after, rule, seed)
+
+
+def _hold(key: str, margin: float, before: Scores, after: Scores, rule: Gate, seed: int) -> Row:
+    """The loss must be below `margin`."""
+    return _interval_row("hold", key, margin, -margin, before, after, rule, seed)
+
+
+def _interval_row(
+    kind: Literal["improve", "hold"],
+    key: str,
+    threshold: float,
+    border: float,
+    before: Scores,
+    after: Scores,
+    rule: Gate,
+    seed: int,
+) -> Row:
+    """Pass when the interval lies above `border`, fail when it lies below, else undecided."""
+    domain, _, metric = key.partition(".")
+    left, right = _scores(kind, key, domain, before, after)
+    values = paired_values(left, right, metric or None)
+    n = len(values.ids)
+    if not n and metric:
+        known = sorted({name for score in left for name in score.metrics})
+        raise InputError(f"gate.{kind}.{key}: no item has the metric {metric!r} (known: {', '.join(known) or 'none'})")
+    try:
+        result = values.result(seed=seed, confidence=rule.confidence)
+    except ValueError as error:  # too few items or groups is a finding about this gate, not a crash
+        return Row(kind, key, threshold, "undecided", f"{kind} {key}: undecided, {error}", n, values.unscored)
+    low, high = result.ci
+    outcome: Outcome = "pass" if low > border else "fail" if high < border else "undecided"
+    said = with_interval(result.difference, result.ci, rule.confidence)
+    wanted = f"a gain above {threshold:g}" if kind == "improve" else f"a loss of less than {threshold:g}"
+    shown = {"pass": "shown", "fail": "refuted", "undecided": "undecided"}[outcome]
+    reason = f"{kind} {key}: {said} on {n} questions: {wanted} is {shown}"
+    return Row(kind, key, threshold, outcome, reason, n, values.unscored, result.difference, result.ci)
+
+
+def _health(key: str, limit: float, before: Scores, after: Scores) -> Row:
+    """The figure after must be at most `limit`; `length` is the ratio of mean words, after to before.
+
+    Where the answers before had no word at all the ratio is taken to one word.
+    """
+    domain, _, name = key.partition(".")
+    pairs = join(domain, *_scores("health", key, domain, before, after))
+    old, new = health_figures(pairs)[name]
+    value = new / (old or 1.0) if name == "length" else new
+    outcome: Outcome = "pass" if value <= limit else "fail"
+    verb = "is within" if outcome == "pass" else "is above"
+    reason = f"health {key}: {value:.3g} {verb} the limit of {limit:g} on {len(pairs)} questions"
+    return Row("health", key, limit, outcome, reason, len(pairs), figure=value)
+
+
+def _scores(kind: str, key: str, domain: str, before: Scores, after: Scores) -> tuple[Sequence[Score], Sequence[Score]]:
+    for side, scores in (("before", before), ("after", after)):
+        if not scores.get(domain):
+            raise InputError(f"gate.{kind}.{key}: there are no scores of {domain!r} {side} the stage")
+    return before[domain], after[domain]
+
+
+def vacuous(scores: Mapping[str, Sequence[Score]], rule: Gate) -> list[str]:
+    """Return a sentence for each improve or hold rule that these scores (of the base model) make meaningless.
+
+    That is a figure that is equal on all items, or one between 0 and 1 whose mean is at most 0.02 or at
+    least 0.98. Domains without scores are passed over: `decide` refuses them.
+    """
+    keys = [*(("improve", key) for key in rule.improve), *(("hold", key) for key in rule.hold)]
+    found = []
+    for kind, key in keys:
+        domain, _, metric = key.partition(".")
+        figures = [figure(score, metric or None) for score in scores.get(domain, ())]
+        why = _no_room([value for value in figures if value is not None], kind)
+        if why:
+            found.append(f"{kind} {key}: {why}")
+    return found
+
+
+def _no_room(values: Sequence[float], kind: str) -> str | None:
+    """Return why a rule of this kind says nothing on these values; None where it does."""
+    if not values:
+        return None
+    mean, n = sum(values) / len(values), len(values)
+    if min(values) >= 0 and max(values) <= 1:
+        if mean <= _FLOOR:
+            meant = "nothing is left to lose, so the rule cannot fail" if kind == "hold" else "the task is out of reach"
+            return f"at its floor (mean {mean:.2g} on {n} questions): {meant}"
+        if mean >= _CEILING:
+            meant = "nothing is left to gain, so the rule cannot pass"
+            kept = "a loss shows, but the questions are too easy to tell models apart"
+            return f"at its ceiling (mean {mean:.2g} on {n} questions): {meant if kind == 'improve' else kept}"
+    if min(values) == max(values) and n > 1:
+        return f"all {n} questions have the same figure ({values[0]:g}): it tells nothing apart"
+    return None

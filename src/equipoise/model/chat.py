@@ -1,0 +1,110 @@
+"""Messages to token ids: one rendering for training, scoring and generation.
+
+A prompt is rendered with the template's generation prompt and tokenised alone; an answer is what the
+template puts after that, up to and including its end-of-turn token, and is tokenised alone as well. So
+what is trained is token for token what is generated, and both answers of a pair have the same prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from equipoise.records import InputError, Message, Pair, chat
+
+Tokenizer = Any
+"""A transformers tokenizer with a chat template."""
+
+
+def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> str:
+    """Render a prompt that ends where the answer begins."""
+    return str(
+        tokenizer.apply_chat_template(
+            chat(tuple(messages)), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+    )
+
+
+def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
+    """Token ids of a prompt that ends where the answer begins."""
+    return _ids(tokenizer, prompt_text(tokenizer, messages, thinking=thinking))
+
+
+def answer_ids(
+    tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, thinking: bool = False
+) -> list[int]:
+    """Token ids of an answer to `messages`, end-of-turn token included.
+
+    Where the template does not repeat the generation prompt in front of a finished answer, the answer is
+    what the model would generate after it: the text and the end-of-sequence token.
+    """
+    start = prompt_text(tokenizer, messages, thinking=thinking)
+    whole = str(
+        tokenizer.apply_chat_template(
+            [*chat(tuple(messages)), {"role": "assistant", "content": answer}],
+            tokenize=False,
+            enable_thinking=thinking,
+        )
+    )
+    text = whole[len(start) :] if whole.startswith(start) else answer + tokenizer.eos_token
+    ids = _ids(tokenizer, text)
+    if tokenizer.eos_token_id not in ids:
+        return [*ids, tokenizer.eos_token_id]
+    last = len(ids) - ids[::-1].index(tokenizer.eos_token_id)
+    return ids[:last]  # templates put a line break behind the end-of-turn token; nobody generates it
+
+
+def answer_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of generated ids without special tokens and surrounding white space."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def require_template(tokenizer: Tokenizer, where: str) -> None:
+    """Raises InputError where a tokenizer has no chat template or no end-of-sequence token."""
+    if not tokenizer.chat_template:
+        raise InputError(f"{where}: the tokenizer has no chat template; use a chat model, or add chat_template.jinja")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{where}: the tokenizer has no end-of-sequence token; name one in tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """A pair as token ids. `prompt_cut` counts tokens that the prompt lost at its beginning."""
+
+    id: str
+    source: str
+    domain: str
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    prompt_cut: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the two sequences prompt + chosen and prompt + rejected."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+def encode_pair(
+    tokenizer: Tokenizer, pair: Pair, *, max_length: int, max_prompt_length: int, thinking: bool = False
+) -> EncodedPair | str:
+    """Encode a pair, or return the reason why it cannot be trained on.
+
+    A prompt above `max_prompt_length` loses its beginning. An answer that does not fit into `max_length`
+    would lose its end, so that the model would learn never to stop: such a pair is dropped.
+    """
+    prompt = prompt_ids(tokenizer, pair.prompt, thinking=thinking)
+    chosen = answer_ids(tokenizer, pair.prompt, pair.chosen, thinking=thinking)
+    rejected = answer_ids(tokenizer, pair.prompt, pair.rejected, thinking=thinking)
+    cut = max(0, len(prompt) - max_prompt_length)
+    prompt = prompt[cut:]
+    if len(prompt) + max(len(chosen), len(rejected)) > max_length:
+        return "answer too long"
+    if chosen == rejected:
+        return "identical after tokenising"
+    return EncodedPair(pair.id, pair.source, pair.domain, tuple(prompt), tuple(chosen), tuple(rejected), cut)

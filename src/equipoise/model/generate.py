@@ -1,0 +1,287 @@
+"""Prompts in, answers out: batched by length, reproducible, and never generated twice.
+
+The rule that makes answers reproducible: the distinct prompts are sorted by (length, token ids) and cut into
+batches of a fixed number of rows. A batch is a function of the set of prompts and not of their order, and it is
+the unit that the store keeps: under the key of *all* its prompts, generated whole or taken whole. Rounding
+depends on the shape of a batch and can flip a near-tie between two tokens, so a batch is never completed with
+answers that were made in other company: with a full, a partial or an empty store the answers are the same bytes.
+The price is that another set of prompts (a larger limit) is generated anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import transformers
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from equipoise.model.chat import answer_text, prompt_ids
+from equipoise.model.load import Loaded
+from equipoise.records import Message, content_id
+from equipoise.store import Store
+
+VERSION = 1
+"""Raise it when the same settings come to mean other answers: kept answers are then no longer served."""
+CPU_ROWS = 32
+"""More rows than this do not pay on a CPU, and wait longer for the slowest answer."""
+SPARE_TOKENS = 64
+"""Room that the key-value cache is enlarged by at a time."""
+SHRINK_AT = 0.75
+"""Finished rows leave the batch once at most this share of the rows is still being written."""
+
+Ids = tuple[int, ...]
+Progress = Callable[[int, int], None]
+"""Called with (done, all) distinct prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model wrote: `tokens` counts the end token, `cut_off` means that there was none.
+
+    `refused` is the reason why nothing was generated (the prompt is too long); the text is then empty.
+    """
+
+    text: str
+    tokens: int
+    cut_off: bool
+    refused: str | None = None
+
+
+class Generator(Protocol):
+    """Whatever can answer prompts."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> list[Answer]:
+        """Return one answer for each prompt, in order; the same prompt gets the same answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an answer depends on beside the prompts and the model."""
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+
+class TransformersGenerator:
+    """Generates with a transformers (or PEFT) model in this process.
+
+    Args:
+        loaded: the model; `loaded.model` may carry adapters.
+        identity: identity of the model *with* its adapters (`model.adapters.stack_identity`).
+        batch_size: rows of a batch (at most `CPU_ROWS` on a CPU).
+        store: where answers are kept; None keeps nothing.
+        thinking: render prompts of thinking models with thinking on.
+    """
+
+    def __init__(
+        self, loaded: Loaded, *, identity: str, batch_size: int, store: Store | None, thinking: bool = False
+    ) -> None:
+        self.loaded = loaded
+        self.identity = identity
+        self.store = store
+        self.thinking = thinking
+        self.rows = min(batch_size, CPU_ROWS) if loaded.device.type == "cpu" else batch_size
+        self.ends = end_tokens(loaded)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> list[Answer]:
+        """Return one answer for each prompt, in order.
+
+        Temperature 0 is greedy. Above 0, tokens are drawn from the whole softmax with a seed of their own for
+        each prompt, so neither the order nor the company of a prompt decides what is drawn. A prompt that
+        leaves no room for `max_new_tokens` within the model's positions is refused with the reason.
+        """
+        settings = Settings(max_new_tokens, temperature, seed if temperature > 0 else 0)
+        encoded = [tuple(prompt_ids(self.loaded.tokenizer, prompt, thinking=self.thinking)) for prompt in prompts]
+        room = positions(self.loaded.model) - max_new_tokens
+        answers = {ids: _refuse(len(ids), room, max_new_tokens) for ids in encoded if len(ids) > room}
+        fitting = sorted({ids for ids in encoded if len(ids) <= room}, key=lambda ids: (len(ids), ids))
+        self.loaded.model.eval()
+        for batch, written in self._batches(fitting, settings):
+            answers.update(zip(batch, written, strict=True))
+            if progress:
+                progress(len(answers), len(set(encoded)))
+        return [answers[ids] for ids in encoded]
+
+    def _batches(self, prompts: list[Ids], settings: Settings) -> Iterator[tuple[list[Ids], list[Answer]]]:
+        """Every batch with its answers, from the store or generated and then put there."""
+        identity = self._kept_under(settings)
+        kept = self.store.get("answers", identity) if self.store else {}
+        for start in range(0, len(prompts), self.rows):
+            batch = prompts[start : start + self.rows]
+            key = content_id([list(ids) for ids in batch])
+            if key in kept:
+                yield batch, [Answer(**record) for record in kept[key]]
+                continue
+            written = [self._answer(ids) for ids in self._written(batch, settings)]
+            if self.store:
+                self.store.put("answers", identity, {key: [asdict(answer) for answer in written]})
+            yield batch, written
+
+    def _kept_under(self, settings: Settings) -> str:
+        """Library versions and device belong to it: after an upgrade the base must not come from the old ones."""
+        device = self.loaded.device.type
+        name = torch.cuda.get_device_name(self.loaded.device) if device == "cuda" else device
+        instrument = [VERSION, name, torch.__version__, transformers.__version__, self.rows]
+        return content_id([instrument, self.identity, self.thinking, asdict(settings)])
+
+    def _answer(self, ids: list[int]) -> Answer:
+        ended = ids[-1] in self.ends
+        return Answer(answer_text(self.loaded.tokenizer, ids[:-1] if ended else ids), len(ids), not ended)
+
+    def _written(self, batch: list[Ids], settings: Settings) -> list[list[int]]:
+        """Token ids of the answers; where memory runs out, of each half of the batch by itself."""
+        try:
+            return write(self.loaded, batch, settings, self.ends)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return self._written(batch[:half], settings) + self._written(batch[half:], settings)
+
+
+def end_tokens(loaded: Loaded) -> frozenset[int]:
+    """Tokens that end an answer: those of the model's generation configuration and of the tokenizer."""
+    named = loaded.model.generation_config.eos_token_id
+    ends = named if isinstance(named, list) else [named]
+    return frozenset(int(end) for end in [*ends, loaded.tokenizer.eos_token_id] if end is not None)
+
+
+def positions(model: Any) -> int:
+    """Longest sequence that the model was made for, in tokens."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+
+def _refuse(length: int, room: int, new: int) -> Answer:
+    reason = f"prompt too long: {length} tokens, room for {max(room, 0)} beside {new} new ones"
+    return Answer("", 0, False, reason)
+
+
+@torch.inference_mode()
+def write(loaded: Loaded, batch: Sequence[Ids], settings: Settings, ends: frozenset[int]) -> list[list[int]]:
+    """Generate one answer for each row and return the token ids, end token included.
+
+    Prompts are padded on the left, so that all rows write at the same place. Rows that have ended leave the
+    batch when a quarter of it has; when that happens depends on the batch alone.
+    """
+    inputs, mask = _left_padded(batch, loaded.tokenizer.pad_token_id, loaded.device)
+    place = (mask.cumsum(1) - 1).clamp(min=0)
+    draws = _draws(batch, settings, loaded.device) if settings.temperature > 0 else None
+    cache = roomy_cache(loaded.model)
+    written: list[list[int]] = [[] for _ in batch]
+    rows = list(range(len(batch)))  # which prompt each row of the tensors belongs to
+    for step in range(settings.max_new_tokens):
+        output = loaded.model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        tokens = _choose(output.logits[:, -1], settings.temperature, draws[:, step] if draws is not None else None)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not _ended(written[row], ends):
+                written[row].append(token)
+        going = [i for i, row in enumerate(rows) if not _ended(written[row], ends)]
+        if not going:
+            break
+        inputs, place = tokens[:, None], place[:, -1:] + 1
+        if len(going) <= SHRINK_AT * len(rows):
+            keep = torch.tensor(going, device=loaded.device)
+            cache.batch_select_indices(keep)
+            inputs, place, mask = inputs[keep], place[keep], mask[keep]
+            draws = draws[keep] if draws is not None else None
+            rows = [rows[i] for i in going]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    return written
+
+
+def _ended(ids: list[int], ends: frozenset[int]) -> bool:
+    return bool(ids) and ids[-1] in ends
+
+
+def _left_padded(
+    batch: Sequence[Ids], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, [rows, longest]."""
+    longest = max(map(len, batch))
+    ids = [[pad] * (longest - len(row)) + list(row) for row in batch]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in batch]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _draws(batch: Sequence[Ids], settings: Settings, device: torch.device) -> torch.Tensor:
+    """Uniform numbers for every token to be drawn, [rows, max_new_tokens], seeded by seed and prompt."""
+    rows = []
+    for ids in batch:
+        source = torch.Generator().manual_seed(int(content_id([settings.seed, list(ids)])[:15], 16))
+        rows.append(torch.rand(settings.max_new_tokens, generator=source, dtype=torch.float64))
+    return torch.stack(rows).to(device)
+
+
+def _choose(logits: torch.Tensor, temperature: float, draws: torch.Tensor | None) -> torch.Tensor:
+    """Next token of each row, from logits [rows, vocabulary]: the most likely one, or drawn by inverse CDF."""
+    if draws is None:
+        return logits.float().argmax(-1)
+    reached = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    drawn = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
+    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A key-value cache with spare room: a step writes one token instead of copying the whole cache."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append states [rows, heads, new, size] and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._rooms: list[torch.Tensor] = []
+        used, new = self.get_seq_length(), key_states.shape[-2]
+        if not self._rooms or used + new > self._rooms[0].shape[-2]:
+            length = used + new + SPARE_TOKENS * math.ceil((used + new) / (8 * SPARE_TOKENS))
+            old = (self.keys, self.values)
+            self._rooms = [state.new_empty(*state.shape[:2], length, state.shape[-1]) for state in (key_states, value_states)]
+            if used:
+                for room, states in zip(self._rooms, old, strict=True):
+                    room[:, :, :used] = states
+        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
+            room[:, :, used : used + new] = states
+        self.keys, self.values = (room[:, :, : used + new] for room in self._rooms)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows `indices`."""
+        super().batch_select_indices(indices)
+        self._rooms = []
+
+
+def roomy_cache(model: Any) -> Any:
+    """An empty cache for the model; layers of other kinds (sliding windows) stay as transformers makes them."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

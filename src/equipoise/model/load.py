@@ -1,0 +1,202 @@
+"""Model, tokenizer, precision and quantisation, in one place; safetensors only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from equipoise.model.chat import require_template
+from equipoise.records import InputError, content_id
+from equipoise.recipe import ModelSpec, RewardSpec
+from equipoise.run import sha256
+
+FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.py")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer and the identity of their content."""
+
+    model: Any
+    tokenizer: Any
+    identity: str
+    device: torch.device
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model_folder(id: str, revision: str | None, *, what: str, embedded: str = "model") -> Path:
+    """Folder of a model: a local one, the embedded one (`pocket`), or a snapshot of a hub id.
+
+    Raises InputError where there is none, it cannot be read, or the hub does not answer.
+    """
+    if id == "pocket":
+        from importlib import import_module
+
+        pocket = import_module("equipoise.pocket")
+        folder = Path(pocket.model_dir() if embedded == "model" else pocket.reward_dir())
+        pocket.verify(folder)
+        return folder
+    folder = Path(id).expanduser()
+    if folder.is_dir():
+        return folder
+    if id.startswith((".", "/", "~")) or id.count("/") != 1:
+        raise InputError(f"{what}: {id}: no such folder")
+    return _snapshot(id, revision, what)
+
+
+def _snapshot(id: str, revision: str | None, what: str) -> Path:
+    try:
+        return Path(snapshot_download(id, revision=revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{what}: {id}: the hub did not deliver this model ({reason}); offline, download it elsewhere and give "
+            f"the folder as id"
+        ) from None
+
+
+def model_config(folder: Path, what: str, *, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model folder; raises InputError where it cannot be read."""
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{what}: {folder}: not a model folder: {_first_line(error)}") from None
+
+
+def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
+    """Load the model to be trained, its weights frozen, in eval mode."""
+    device = device or default_device()
+    folder = model_folder(spec.id, spec.revision, what="model.id")
+    dtype = _dtype(spec.dtype, device)
+    extra: dict[str, Any] = {"quantization_config": _nf4(device, dtype)} if spec.quantization else {}
+    model = _load(transformers.AutoModelForCausalLM.from_pretrained, folder, "model.id", spec, dtype, extra)
+    tokenizer = load_tokenizer(folder, "model.id", trust_remote_code=spec.trust_remote_code)
+    require_template(tokenizer, f"model.id: {spec.id}")
+    if not spec.quantization:
+        model.to(device)
+    model.requires_grad_(False)
+    model.eval()
+    identity = content_id([folder_identity(folder), str(dtype), spec.quantization, spec.thinking])
+    return Loaded(model, tokenizer, identity, device)
+
+
+def load_classifier(spec: RewardSpec, device: torch.device | None = None) -> tuple[Loaded, Path]:
+    """Load a reward model (sequence classification, one logit) and return it with its folder."""
+    device = device or default_device()
+    folder = model_folder(spec.id, spec.revision, what="reward.id", embedded="reward")
+    config = model_config(folder, "reward.id", trust_remote_code=spec.trust_remote_code)
+    if config.num_labels != 1:
+        raise InputError(
+            f"reward.id: {spec.id}: its head has {config.num_labels} outputs; a reward model has one (num_labels: 1)"
+        )
+    dtype = _dtype("auto", device)
+    model = _load(
+        transformers.AutoModelForSequenceClassification.from_pretrained, folder, "reward.id", spec, dtype, {}
+    )
+    tokenizer = load_tokenizer(folder, "reward.id", trust_remote_code=spec.trust_remote_code)
+    require_template(tokenizer, f"reward.id: {spec.id}")
+    model.to(device).requires_grad_(False)
+    model.eval()
+    return Loaded(model, tokenizer, content_id([folder_identity(folder), str(dtype), spec.max_length]), device), folder
+
+
+def load_tokenizer(folder: Path, what: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder, with a padding token."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{what}: {folder}: no readable tokenizer: {_first_line(error)}") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def folder_identity(folder: Path) -> str:
+    """Identity of a model's content: weights, configuration, tokenizer and chat template, by their bytes."""
+    files = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.name != "README.md")
+    return content_id({path.name: sha256(path) for path in files})
+
+
+def _load(
+    from_pretrained: Callable[..., Any],
+    folder: Path,
+    what: str,
+    spec: ModelSpec | RewardSpec,
+    dtype: torch.dtype,
+    extra: dict[str, Any],
+) -> Any:
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(f"{what}: {folder}: no .safetensors weights (other formats are not loaded: they can run code)")
+    _require_whole(folder, what)
+    config = model_config(folder, what, trust_remote_code=spec.trust_remote_code)
+    try:
+        model, report = from_pretrained(
+            folder,
+            output_loading_info=True,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=spec.trust_remote_code,
+            attn_implementation="sdpa",
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what}: {folder}: the model cannot be loaded: {_first_line(error)}") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"{what}: {folder}: the weights lack {', '.join(missing[:3])}; they would be random")
+    return model
+
+
+def _require_whole(folder: Path, what: str) -> None:
+    """Raises InputError where a weight file is missing or was cut short (a download that broke off)."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        needed = set(json.loads(index.read_text())["weight_map"].values())
+        missing = sorted(name for name in needed if not (folder / name).is_file())
+        if missing:
+            raise InputError(f"{what}: {folder}: weight files are missing: {', '.join(missing)}; download them again")
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = file.read(size) if 0 < size < path.stat().st_size else b""
+        try:
+            ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError):
+            ends = []
+        if not ends or 8 + size + max(ends) != path.stat().st_size:
+            raise InputError(f"{what}: {path}: damaged or cut short; download it again")
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _nf4(device: torch.device, dtype: torch.dtype) -> Any:
+    """4-bit loading through bitsandbytes; raises InputError where this machine cannot."""
+    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "model.quantization: nf4 needs a CUDA GPU and `pip install equipoise[quant]`; leave it out on this machine"
+        )
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

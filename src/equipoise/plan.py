@@ -1,0 +1,250 @@
+"""The same story as `stages.py`, told beforehand: counts, tokens, steps, memory, time, effects, problems."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equipoise import console
+from equipoise.base_scores import known_base_scores, measure_base_scores
+from equipoise.data import ledger as ledgers
+from equipoise.dpo import schedule
+from equipoise.dpo.packing import micro_batches, padded_length
+from equipoise.evaluation.evaluate import splits
+from equipoise.evaluation.gate import vacuous
+from equipoise.model.load import default_device, load_tokenizer, model_config, model_folder
+from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of, training_bytes
+from equipoise.outcome import only
+from equipoise.preparation import Prepared, StageData, prepare
+from equipoise.progress import Display
+from equipoise.recipe import Recipe, Stage
+from equipoise.records import InputError, Item
+
+FLIPPED = 0.10
+"""Assumed share of exact-match items whose score changes, where no spread is known."""
+CORRELATION = 0.5
+"""Assumed correlation of before and after, where only the spread of the base model is known."""
+SMALL = 20_000_000
+"""Parameters up to which the base model is scored for the plan without being asked."""
+
+
+def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, Any]:
+    """Return the plan as JSON; raises InputError for what would stop the run."""
+    folder = model_folder(recipe.model.id, recipe.model.revision, what="model.id")
+    config = model_config(folder, "model.id", trust_remote_code=recipe.model.trust_remote_code)
+    shape = shape_of(config)
+    tokenizer, rough = _tokenizer(folder)
+    prepared = prepare(recipe, tokenizer, display)
+    weights = bool(list(folder.glob("*.safetensors")))
+    scores = known_base_scores(recipe, prepared.items) if weights else None
+    if scores is None and weights and (measure or shape.parameters <= SMALL):
+        scores = measure_base_scores(recipe, prepared.items, display)
+    rate = _matmul_rate()
+    stages = [
+        _stage(recipe, number, prepared.stages[number], shape, rate) for number in range(len(recipe.stages))
+    ]
+    problems = ledgers.problems(prepared.ledger)
+    problems += _memory_problems(stages) + _position_problems(recipe, config)
+    notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
+    notes += [] if weights else ["the folder has no weights: a run would stop; everything else is planned"]
+    if scores is None:
+        notes.append("the base model was not scored: use --measure to see its floors, ceilings and spreads")
+    else:
+        rules = [(stage.name, stage.gate) for stage in recipe.stages]
+        problems += [f"stage {name}: gate {text}" for name, gate in rules for text in vacuous(only(scores, "dev"), gate)]
+    return {
+        "recipe": recipe.name,
+        "model": {
+            "id": recipe.model.id,
+            "architecture": (config.architectures or [type(config).__name__])[0],
+            "parameters": shape.parameters,
+            "layers": shape.layers,
+            "hidden": shape.hidden,
+            "vocabulary": shape.vocabulary,
+        },
+        "ledger": prepared.ledger.record(),
+        "stages": stages,
+        "evaluation": {name: _task(recipe, name, items, scores) for name, items in prepared.items.items()},
+        "evaluations": len(recipe.stages) + 1,
+        "seconds": round(sum(stage["seconds"] for stage in stages) + _evaluation_seconds(recipe, prepared, shape, rate), 1),
+        "memory": {"available": machine_memory(), "device": default_device().type},
+        "problems": problems,
+        "notes": notes,
+    }
+
+
+def _tokenizer(folder: Path) -> tuple[Any, bool]:
+    """The folder's tokenizer, or one that counts four characters as a token."""
+    if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
+        return load_tokenizer(folder, "model.id"), False
+    return RoughTokenizer(), True
+
+
+class RoughTokenizer:
+    """Stands in for the tokenizer of a folder that holds a configuration alone: four characters a token."""
+
+    eos_token, eos_token_id = "<end>", -1
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
+        """ChatML-like text."""
+        text = "".join(f"<start>{message['role']}\n{message['content']}<end>\n" for message in messages)
+        return text + "<start>assistant\n" * bool(options.get("add_generation_prompt"))
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        """One id for every four characters."""
+        return {"input_ids": [zlib.crc32(text[i : i + 4].encode()) for i in range(0, len(text), 4)]}
+
+
+def _stage(recipe: Recipe, number: int, data: StageData, shape: Shape, rate: float) -> dict[str, Any]:
+    stage = recipe.stages[number]
+    groups = micro_batches(data.encoded, stage.optim.micro_batch_tokens)
+    padded = [2 * len(group) * max(map(padded_length, group)) for group in groups]
+    answers = [sum(len(pair.chosen) + len(pair.rejected) for pair in group) for group in groups]
+    loras = [lora_parameters(shape, earlier.lora) for earlier in recipe.stages[: number + 1]]
+    seen = schedule.pairs_to_see(len(data.encoded), stage.optim.epochs)
+    tokens = sum(pair.tokens for pair in data.encoded)
+    share = seen / len(data.encoded)
+    memory = training_bytes(
+        shape,
+        loras=loras,
+        tokens=max(padded),
+        answer_tokens=max(answers),
+        dtype_bytes=_dtype_bytes(recipe),
+        quantization=recipe.model.quantization,
+    )
+    # Forward through frozen weights, backward to the activations: 4 operations per weight and token.
+    operations = 4 * shape.parameters * tokens * share + 2 * shape.parameters * tokens
+    overhead = len(groups) * (share + 0.5) * shape.layers * 0.004
+    return {
+        "name": stage.name,
+        "pairs": len(data.encoded),
+        "by_source": {name: sum(pair.source == name for pair in data.encoded) for name in stage.mix.sources},
+        "pairs_seen": seen,
+        "tokens": tokens,
+        "tokens_seen": round(tokens * share),
+        "longest": max(padded_length(pair) for pair in data.encoded),
+        "steps": schedule.steps(len(data.encoded), stage.optim.epochs, stage.optim.batch_size),
+        "lora_parameters": loras[-1],
+        "memory": memory,
+        "seconds": round(operations / rate + overhead, 1),
+    }
+
+
+def _dtype_bytes(recipe: Recipe) -> int:
+    on_cuda = default_device().type == "cuda"
+    return {"float32": 4, "auto": 2 if on_cuda else 4}.get(recipe.model.dtype, 2)
+
+
+def _matmul_rate() -> float:
+    """Operations per second that training reaches here: a quarter of a measured matrix product."""
+    device = default_device()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = (torch.randn(1024, 1024, device=device, dtype=dtype) for _ in range(2))
+    (a @ b).sum().item()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.2:
+        (a @ b).sum().item()
+        count += 1
+    return 0.25 * count * 2 * 1024**3 / (time.perf_counter() - started)
+
+
+def _evaluation_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: float) -> float:
+    """Generation one token at a time, half of the longest answer on average, at every point of the run."""
+    generation = recipe.evaluation.generation
+    seconds = 0.0
+    for name, items in prepared.items.items():
+        turns = 1 + max((len(item.follow_ups) for item in items), default=0)
+        steps = math.ceil(len(items) / generation.batch_size) * generation.longest(name) / 2 * turns
+        seconds += steps * (shape.layers * 0.0015 + 2 * shape.parameters * min(len(items), generation.batch_size) / rate)
+    return seconds * (len(recipe.stages) + 1)
+
+
+def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Items and the smallest effect that the verdict can see (80 % power)."""
+    parts = splits([item.group for item in items], recipe.evaluation.dev_share)
+    test = sum(parts[item.group] == "test" for item in items)
+    values = [score.value for score in (scores or {}).get(name, []) if score.value is not None]
+    mean = statistics.fmean(values) if values else None
+    if name == "tatqa":
+        spread, assumed = math.sqrt(FLIPPED), f"one answer in {1 / FLIPPED:.0f} changes between right and wrong"
+    elif len(values) > 1:
+        spread = statistics.stdev(values) * math.sqrt(2 * (1 - CORRELATION))
+        assumed = f"before and after correlate by {CORRELATION}, with the spread of the base model"
+    else:
+        spread, assumed = 1.0, "in standard deviations of the difference"
+    normal = statistics.NormalDist()
+    wanted = normal.inv_cdf(0.5 + recipe.evaluation.confidence / 2) + normal.inv_cdf(0.8)
+    return {
+        "items": len(items),
+        "dev": len(items) - test,
+        "test": test,
+        "base_mean": mean,
+        "detectable": round(wanted * spread / math.sqrt(test), 4) if test else None,
+        "assuming": assumed,
+    }
+
+
+def _memory_problems(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    available = machine_memory()
+    return [
+        f"stage {stage['name']}: about {stage['memory'] / 2**30:.1f} GiB are needed, this machine has "
+        f"{available / 2**30:.1f}; lower optim.micro_batch_tokens"
+        for stage in stages
+        if stage["memory"] > 0.95 * available
+    ]
+
+
+def _position_problems(recipe: Recipe, config: Any) -> list[str]:
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return [
+        f"stage {stage.name}: dpo.max_length {stage.dpo.max_length} is above the model's {positions} positions"
+        for stage in recipe.stages
+        if positions and stage.dpo.max_length > positions
+    ]
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Print a plan for people."""
+    model = plan["model"]
+    print(f"{plan['recipe']}: {model['id']} ({model['architecture']}), {model['parameters']:,} parameters")
+    console.ledger_tables(plan["ledger"])
+    columns = ("stage", "pairs", "seen", "steps", "tokens seen", "longest", "LoRA parameters", "peak memory", "about")
+    rows = [
+        (
+            stage["name"],
+            stage["pairs"],
+            stage["pairs_seen"],
+            stage["steps"],
+            f"{stage['tokens_seen']:,}",
+            stage["longest"],
+            f"{stage['lora_parameters']:,}",
+            f"{stage['memory'] / 2**30:.2f} GiB",
+            duration(stage["seconds"]),
+        )
+        for stage in plan["stages"]
+    ]
+    console.table("Training", columns, rows, right=columns[1:])
+    columns = ("task", "items", "dev", "test", "base", "smallest effect", "assuming")
+    rows = [
+        (name, t["items"], t["dev"], t["test"], console.number(t["base_mean"]), console.number(t["detectable"]), t["assuming"])
+        for name, t in plan["evaluation"].items()
+    ]
+    console.table(f"Evaluation ({plan['evaluations']} times)", columns, rows, right=columns[1:6])
+    print(f"about {duration(plan['seconds'])} in all on this machine ({plan['memory']['device']}), rough")
+    for kind in ("problems", "notes"):
+        for text in plan[kind]:
+            print(f"{kind[:-1]}: {text}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

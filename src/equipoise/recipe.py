@@ -1,0 +1,406 @@
+"""The recipe: the YAML file that describes an experiment completely.
+
+Strict and frozen: an unknown key is an error that names the nearest one. Every class below is a part of
+the file; the text under a field is its documentation. Reading and writing of the file is in
+`recipe_file.py`, so that this page stays a list of what can be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+WhenShort = Literal["fail", "shrink", "repeat"]
+HEALTH_FIGURES = ("empty", "cut_off", "repeated", "length")
+
+
+class Part(BaseModel):
+    """What all parts of a recipe share: unknown keys are refused and values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSpec(Part):
+    """The model to be trained."""
+
+    id: str
+    """A hub id, a local folder in the hub's layout, or `pocket`, the embedded model."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    """Precision of the frozen weights; `auto` is bfloat16 on CUDA and float32 on CPU."""
+    quantization: Literal["nf4"] | None = None
+    """`nf4` loads the frozen weights in 4 bits through bitsandbytes (needs CUDA and the `[quant]` extra)."""
+    thinking: bool = False
+    """Render prompts of thinking models with thinking on, in training and evaluation alike."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave it off unless you have read that code."""
+
+
+class RewardSpec(Part):
+    """The reward model that scores the evaluation."""
+
+    id: str
+    """A hub id, a local folder, or `pocket`: a sequence-classification model with one logit."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    max_length: PositiveInt = 4096
+    """Longest conversation in tokens; longer ones lose their oldest text, never the answer."""
+    sanity: Literal["stop", "warn"] = "stop"
+    """What happens when the reward model prefers obviously bad answers."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+
+class SourceBase(Part):
+    """What every source has."""
+
+    domain: Name
+    """The ability that these pairs teach, by which training figures are reported."""
+    limit: PositiveInt | None = None
+    """Use at most this many pairs, drawn with the source's own seed."""
+    max_malformed: Share = 0.2
+    """Stop when more than this share of the rows is malformed."""
+
+
+class PocketSource(SourceBase):
+    """Pairs from the embedded synthetic world."""
+
+    kind: Literal["pocket"]
+    domain: Literal["general", "finance", "reddit"]
+    """Which of the world's domains."""
+    rows: PositiveInt = 1000
+    """How many rows the world makes."""
+    seed: int = 0
+    """Seed of the world's rows."""
+
+
+class FileSource(SourceBase):
+    """What every source that reads rows has."""
+
+    id: str
+    """A hub id, a local folder in the hub's layout, or a .json, .jsonl, .parquet or .csv file (also .gz)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    split: str = "train"
+    """Split of a hub data set or folder; a single file has none."""
+
+
+class OrcaSource(FileSource):
+    """`system, question, chosen, rejected`: the columns of Intel/orca_dpo_pairs."""
+
+    kind: Literal["orca"]
+    domain: Name = "general"
+    """The ability that these pairs teach."""
+
+
+class HhSource(FileSource):
+    """`chosen, rejected`: whole dialogues of Anthropic/hh-rlhf; the prompt is all but the last answer."""
+
+    kind: Literal["hh"]
+    domain: Name = "general"
+    """The ability that these pairs teach."""
+
+
+class Columns(Part):
+    """Which column of a table is what: either chosen and rejected, or first, second and label."""
+
+    prompt: str | list[str]
+    """Text, a list of messages, or several columns that are joined by an empty line."""
+    system: str | None = None
+    """System message."""
+    chosen: str | None = None
+    """The better answer."""
+    rejected: str | None = None
+    """The worse answer."""
+    first: str | None = None
+    """First answer, where a label says which one is better."""
+    second: str | None = None
+    """Second answer, where a label says which one is better."""
+    label: str | list[str] | None = None
+    """1 = first is better, 2 = second is better, anything else = tie; several columns = majority."""
+    group: str | None = None
+    """What rows share when they belong together; default: the prompt."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Columns:
+        ranked, labelled = (self.chosen, self.rejected), (self.first, self.second, self.label)
+        if all(ranked) and not any(labelled) or all(labelled) and not any(ranked):
+            return self
+        raise ValueError("give either `chosen` and `rejected`, or `first`, `second` and `label`")
+
+
+class TableSource(FileSource):
+    """Any table whose columns the recipe names."""
+
+    kind: Literal["table"]
+    columns: Columns
+    """Which column is what."""
+
+
+Source = Annotated[PocketSource | OrcaSource | HhSource | TableSource, Field(discriminator="kind")]
+
+
+class Mix(Part):
+    """What a stage trains on: `{source: count, ...}` or `{pairs: N, shares: {source: share, ...}}`."""
+
+    counts: dict[str, PositiveInt] | None = None
+    """Pairs per source."""
+    pairs: PositiveInt | None = None
+    """Pairs in all, divided by `shares`."""
+    shares: dict[str, Share] | None = None
+    """Share of each source in pairs; they sum to 1."""
+    when_short: WhenShort = "fail"
+    """A source has too few pairs: stop, shrink the whole mix in proportion, or repeat its pairs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_counts(cls, value: Any) -> Any:
+        """`{general: 800}` means `{counts: {general: 800}}`."""
+        if not isinstance(value, dict) or value.keys() & {"counts", "pairs", "shares"}:
+            return value
+        rest = {key: count for key, count in value.items() if key != "when_short"}
+        return {"counts": rest, **{key: value[key] for key in value.keys() & {"when_short"}}}
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Mix:
+        by_shares = self.pairs is not None and self.shares is not None
+        if by_shares == (self.counts is not None):
+            raise ValueError("give either a count for each source, or `pairs` and `shares`")
+        if self.counts is not None and not self.counts:
+            raise ValueError("the mix is empty: name at least one source")
+        if self.shares is not None and abs(sum(self.shares.values()) - 1.0) > 1e-6:
+            raise ValueError(f"shares sum to {sum(self.shares.values()):.6g}, not to 1")
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources in the order of the recipe."""
+        return list(self.counts or self.shares or {})
+
+
+class Dpo(Part):
+    """The preference loss."""
+
+    loss: Literal[
+        "sigmoid", "ipo", "hinge", "robust", "sigmoid_norm", "simpo", "orpo", "apo_zero", "apo_down", "dpop"
+    ] = "sigmoid"
+    """Which loss; see docs/losses.md."""
+    beta: PositiveFloat = 0.1
+    """Strength of the pull towards the reference."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """`robust`: share of pairs believed to be labelled the wrong way round."""
+    margin: NonNegativeFloat = 0.5
+    """`simpo`: target margin gamma."""
+    penalty: NonNegativeFloat = 5.0
+    """`dpop`: weight of the penalty for a falling chosen log-probability."""
+    sft_weight: NonNegativeFloat = 0.0
+    """Adds this times the mean negative log-likelihood of the chosen answer."""
+    max_length: PositiveInt = 1024
+    """Longest prompt plus answer in tokens; a pair whose answer does not fit is dropped and counted."""
+    max_prompt_length: PositiveInt = 512
+    """Longest prompt in tokens; longer ones lose their beginning, and are counted."""
+
+
+class Optim(Part):
+    """The optimiser and its schedule."""
+
+    learning_rate: PositiveFloat = 5e-6
+    """Highest learning rate."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the mix; fractions are allowed."""
+    batch_size: PositiveInt = 64
+    """Pairs per optimiser step, whatever the packing."""
+    micro_batch_tokens: PositiveInt = 4096
+    """Tokens per forward pass: only speed and memory depend on it, not the result."""
+    warmup: Share = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's weight decay."""
+    checkpoint_every: PositiveInt = 50
+    """Optimiser steps between checkpoints from which a killed run resumes."""
+
+
+class Lora(Part):
+    """The adapter that a stage trains."""
+
+    rank: PositiveInt = 8
+    """Rank r of the adapter."""
+    alpha: PositiveFloat = 16.0
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Which linear layers are adapted."""
+
+
+class Gate(Part):
+    """The rule that decides whether a stage is kept.
+
+    Keys are domains, or `domain.metric` for a further figure of a task (`mt_bench.correct`).
+    """
+
+    improve: dict[str, float] = {}
+    """The gain must be above this: the interval lies above = pass, below = fail, else undecided."""
+    hold: dict[str, NonNegativeFloat] = {}
+    """The loss must stay within this: the interval lies above -margin = pass, below = fail."""
+    health: dict[str, NonNegativeFloat] = {}
+    """Upper limits of `domain.figure`: empty, cut_off, repeated (shares), length (ratio to the base)."""
+    against: Literal["base", "previous"] = "base"
+    """What the stage is compared with: the base model, or the last kept stage."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Confidence of the intervals."""
+    on_fail: Literal["stop", "rollback", "continue"] = "rollback"
+    """A rule failed: end the run, go on from the last kept stage, or keep the stage all the same."""
+    on_undecided: Literal["continue", "stop", "rollback"] = "continue"
+    """No rule failed, and at least one is undecided: keep (flagged everywhere), end, or go back."""
+
+    @model_validator(mode="after")
+    def _known_figures(self) -> Gate:
+        for key in self.health:
+            if key.partition(".")[2] not in HEALTH_FIGURES:
+                raise ValueError(f"health: {key!r} is not `domain.figure` with figure one of {', '.join(HEALTH_FIGURES)}")
+        return self
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """Maps each key of the gate to the domain that it looks at."""
+        return {key: key.partition(".")[0] for key in [*self.improve, *self.hold, *self.health]}
+
+
+class Stage(Part):
+    """One training on one mixture, starting from the last good adapter."""
+
+    name: Name
+    """Name of the stage; part of its folder's name."""
+    mix: Mix
+    """What it trains on."""
+    order: Literal["shuffle"] = "shuffle"
+    """Order of the pairs, new in every epoch."""
+    dpo: Dpo = Dpo()
+    """The loss."""
+    optim: Optim = Optim()
+    """The optimiser."""
+    lora: Lora = Lora()
+    """The adapter."""
+    reference: Literal["previous", "base"] = "previous"
+    """What DPO measures against: the stage's own start, or the base model."""
+    gate: Gate = Gate()
+    """The rule that decides whether the stage is kept."""
+
+
+class TaskSpec(Part):
+    """What every task has."""
+
+    id: str | None = None
+    """Where the items come from: hub id, local folder or file, or `pocket`; default: the task's own."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    split: str | None = None
+    """Split of a hub data set or folder; default: the task's own."""
+    limit: PositiveInt | None = None
+    """Evaluate this many items: the first in the order of a fixed hash, so a larger limit contains a smaller."""
+    margin: NonNegativeFloat | None = None
+    """Non-inferiority margin of the verdict `held`; default: that of the last gate that holds this domain."""
+
+
+class TatqaSpec(TaskSpec):
+    """Questions about tables (TAT-QA)."""
+
+    layout: Literal["markdown", "cells"] = "markdown"
+    """How the table is written: Markdown, or one `| row column: value |` per cell for very small models."""
+
+
+class Tasks(Part):
+    """The domains that are evaluated."""
+
+    tatqa: TatqaSpec | None = None
+    """Table questions, exact match."""
+    mt_bench: TaskSpec | None = None
+    """General instructions with a second turn, reward."""
+    finance_instruct: TaskSpec | None = None
+    """Finance instructions, reward."""
+    reddit: TaskSpec | None = None
+    """Replies to finance posts, reward."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, value: Any) -> Any:
+        """`tatqa:` with nothing after it means the task with its defaults."""
+        return {key: {} if spec is None else spec for key, spec in value.items()} if isinstance(value, dict) else value
+
+    @model_serializer(mode="wrap")
+    def _only_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task that is not evaluated does not stand in the resolved recipe."""
+        return {key: spec for key, spec in dump(self).items() if spec is not None}
+
+    def chosen(self) -> dict[str, TaskSpec]:
+        """The tasks that the recipe names, in a fixed order."""
+        pairs = ((name, getattr(self, name)) for name in Tasks.model_fields)
+        return {name: spec for name, spec in pairs if spec is not None}
+
+
+class Generation(Part):
+    """How answers are generated."""
+
+    backend: Literal["transformers"] = "transformers"
+    """What runs the model."""
+    temperature: NonNegativeFloat = 0.0
+    """0 = greedy."""
+    max_new_tokens: PositiveInt | dict[str, PositiveInt] = 256
+    """Longest answer in tokens; one number, or one for each task."""
+    batch_size: PositiveInt = 64
+    """Prompts per batch."""
+
+    def longest(self, task: str) -> int:
+        """Longest answer of `task` in tokens (256 where the recipe names other tasks only)."""
+        return self.max_new_tokens if isinstance(self.max_new_tokens, int) else self.max_new_tokens.get(task, 256)
+
+
+class Evaluation(Part):
+    """What is measured before and after."""
+
+    tasks: Tasks
+    """The domains."""
+    dev_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    """Share of the groups of items that gates look at; the verdict uses the rest."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Confidence of the verdict's intervals."""
+    generation: Generation = Generation()
+    """How answers are generated."""
+
+
+class Recipe(Part):
+    """An experiment, completely described."""
+
+    name: Name
+    """Name of the experiment and of its run folder."""
+    seed: int = 0
+    """Seed of every random choice."""
+    model: ModelSpec
+    """The model to be trained."""
+    reward: RewardSpec | None = None
+    """The reward model; needed by tasks that a reward model scores."""
+    sources: dict[Name, Source]
+    """Where pairs come from."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """The stages, in order."""
+    evaluation: Evaluation
+    """What is measured."""

@@ -1,0 +1,250 @@
+"""Reading recipes: YAML with line numbers in errors, overrides, references checked, a fingerprint."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from equipoise.records import InputError, content_id
+from equipoise.recipe import Recipe
+
+Location = tuple[str | int, ...]
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class RecipeError(InputError):
+    """The recipe is wrong; the message has one line for each problem."""
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply `a.b=c` overrides and check everything that can be checked without data.
+
+    Raises RecipeError with one line per problem: file, line, field, what to do.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error}") from None
+    return parse_recipe(text, overrides, where=str(path))
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """The same as `load_recipe` for the text of a recipe."""
+    document = _parse(text, where)
+    if not isinstance(document, CommentedMap):
+        raise RecipeError(f"{where}: a recipe is a mapping of keys to values, beginning with `name:`")
+    plain = _expand(_plain(document), where)
+    for override in overrides:
+        _apply(plain, override)
+    try:
+        recipe = Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(error, document, where))) from None
+    problems = list(_dangling(recipe))
+    if problems:
+        raise RecipeError("\n".join(f"{where}{_at(document, loc)}: {_field(loc)}: {text}" for loc, text in problems))
+    return recipe
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with every default filled in, as it stands in `recipe.json`, with its fingerprint."""
+    return {**recipe.model_dump(mode="json"), "fingerprint": fingerprint(recipe)}
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Identity of the experiment: what changes the result, and nothing else (not its name)."""
+    return content_id(recipe.model_dump(mode="json", exclude={"name"}))
+
+
+def changed_fields(one: Recipe, other: Recipe) -> list[str]:
+    """Fields in which two recipes differ, as `a.b.c: x -> y`, name left out."""
+    left, right = (dict(_leaves(item.model_dump(mode="json", exclude={"name"}))) for item in (one, other))
+    keys = sorted(left.keys() | right.keys())
+    return [f"{key}: {left.get(key)!r} -> {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if children is None:
+        yield prefix, value
+    else:
+        for key, child in children:
+            yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="rt", pure=True).load(io.StringIO(text))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from None
+    except TypeError:  # ruamel on `{{a: 1}}`: a mapping cannot be the key of another
+        raise RecipeError(f"{where}: not valid YAML: a key is itself a mapping or a list") from None
+
+
+def _plain(value: Any) -> Any:
+    """ruamel's round-trip values as plain Python; `5e-6` without a dot is a number here."""
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child) for child in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    text = str(value)
+    return float(text) if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", text) else text
+
+
+def _expand(value: Any, where: str) -> Any:
+    """Replace ${NAME} and ${NAME:-default} in texts by environment variables."""
+    if isinstance(value, dict):
+        return {key: _expand(child, where) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_expand(child, where) for child in value]
+    if not isinstance(value, str):
+        return value
+
+    def replacement(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1]) or match[2]
+        if found is None:
+            raise RecipeError(f"{where}: ${{{match[1]}}}: set the environment variable {match[1]}")
+        return found
+
+    return _VARIABLE.sub(replacement, value)
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    """Set one `a.b.c=value`; stages may be named by position or by their name."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {override}: write it as a.b.c=value")
+    here: Any = document
+    for part in parts[:-1]:
+        here = _descend(here, part, override)
+    last = parts[-1]
+    value = _plain(_parse(text, f"--set {override}"))
+    if isinstance(here, list):
+        here[_position(here, last, override)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise RecipeError(f"--set {override}: {last!r} has nothing to be set in")
+
+
+def _descend(here: Any, part: str, override: str) -> Any:
+    if isinstance(here, list):
+        return here[_position(here, part, override)]
+    if isinstance(here, dict):
+        if here.get(part) is None:
+            here[part] = {}
+        return here[part]
+    raise RecipeError(f"--set {override}: {part!r} has nothing below it")
+
+
+def _position(items: list[Any], part: str, override: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = ", ".join(str(name) for name in names if name)
+    raise RecipeError(f"--set {override}: no entry {part!r}; there are {len(items)}: {known}")
+
+
+def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """References inside the recipe that lead nowhere."""
+    tasks = recipe.evaluation.tasks.chosen()
+    if not tasks:
+        yield ("evaluation", "tasks"), "name at least one task"
+    rewarded = [name for name in tasks if name != "tatqa"]
+    if rewarded and recipe.reward is None:
+        yield ("evaluation", "tasks"), f"{', '.join(rewarded)}: scored by a reward model; add `reward: {{id: ...}}`"
+    names = [stage.name for stage in recipe.stages]
+    for number, stage in enumerate(recipe.stages):
+        at: Location = ("stages", number)
+        if stage.name in names[:number]:
+            yield (*at, "name"), f"a second stage is called {stage.name!r}; give each its own name"
+        for source in stage.mix.sources:
+            if source not in recipe.sources:
+                yield (*at, "mix", source), f"no source {source!r}{_nearest(source, recipe.sources)}"
+        for key, domain in stage.gate.domains.items():
+            if domain not in tasks:
+                yield (*at, "gate", key), f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}"
+        if stage.dpo.max_prompt_length >= stage.dpo.max_length:
+            yield (*at, "dpo", "max_prompt_length"), "must be below max_length, or no answer has room"
+
+
+def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{_nearest(str(location[-1]), _keys_at(location[:-1]))}"
+        elif problem["type"] == "missing":
+            message = "missing; add it"
+        elif problem["type"] not in ("value_error", "union_tag_invalid", "union_tag_not_found"):
+            message = f"{message[0].lower()}{message[1:]} (found {problem['input']!r})"
+        yield f"{where}{_at(document, location)}: {_field(location)}: {message}"
+
+
+def _keys_at(location: Location) -> list[str]:
+    """Keys that the recipe's schema allows at a location."""
+    kinds: list[Any] = [Recipe]
+    for part in location:
+        kinds = [found for kind in kinds for found in _step(kind, part)]
+    return [key for kind in kinds for key in kind.model_fields]
+
+
+def _step(kind: type[BaseModel], part: str | int) -> list[Any]:
+    field = kind.model_fields.get(str(part))
+    if field is not None:
+        return _models_in(field.annotation)
+    return [kind]  # a dictionary key, a list position or the tag of a union
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _nearest(word: str, known: Any) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if found:
+        return f"; did you mean {found[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def _at(document: Any, location: Location) -> str:
+    """`:line` of the deepest part of `location` that stands in the file (empty if none does)."""
+    line: int | None = None
+    for part in location:
+        if isinstance(document, CommentedMap) and part in document:
+            line = document.lc.key(part)[0] + 1
+        elif isinstance(document, CommentedSeq) and isinstance(part, int) and part < len(document):
+            line = document.lc.item(part)[0] + 1
+        else:
+            continue  # the tag of a union, a default, or something from --set
+        document = document[part]
+    return f":{line}" if line else ""
+
+
+def _field(location: Location) -> str:
+    return ".".join(str(part) for part in location) or "recipe"

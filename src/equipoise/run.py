@@ -1,0 +1,218 @@
+"""The run folder: every file appears whole or not at all, `done` is written last.
+
+The layout is a contract that people read without equipoise:
+
+    recipe.yaml  recipe.json  provenance.json  data/  stages/<k>-<name>/  scores/<point>/
+    comparison.json  verdict.json  report.html  events.jsonl  done
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from equipoise.records import InputError, Score
+
+PACKAGES = ("equipoise", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "polars")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all: write aside, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of text in UTF-8; lone surrogates, which UTF-8 cannot hold, become `?`."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` of readable JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """`write_bytes` of one JSON object per line."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run; raises InputError with the place of the fault."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; is this a run folder?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); the file was changed by hand or damaged") from None
+
+
+def read_lines(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; `partial` leaves out a last line that a kill cut in two."""
+    records = []
+    *lines, last = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): texts may hold U+2028
+    lines += [last] if last and not partial else []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: not JSON ({error}); the file was changed or damaged") from None
+    return records
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """Versions, git commit, machine, command line and seed of this execution; no user names or home paths."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "argv": [_without_home(argument) for argument in [Path(sys.argv[0]).name, *sys.argv[1:]]],
+        "seed": seed,
+        "versions": {"python": platform.python_version(), **versions},
+        "git": _git_state(),
+        "machine": {"system": platform.system(), "architecture": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def _without_home(text: str) -> str:
+    return text.replace(str(Path.home()), "~")
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the source tree that runs, and whether it has changes (None outside a checkout)."""
+    here = Path(__file__).parent
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "."])
+    try:
+        results = [subprocess.run(command, cwd=here, capture_output=True, text=True) for command in commands]
+    except FileNotFoundError:
+        return None
+    if any(result.returncode for result in results):
+        return None
+    return {"commit": results[0].stdout.strip(), "changed": bool(results[1].stdout.strip())}
+
+
+class Run:
+    """Paths of one run folder, and typed reading and writing; nobody else joins these strings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open an existing run; raises InputError where the folder is none."""
+        run = cls(Path(folder))
+        if not (run.folder / "recipe.json").is_file():
+            raise InputError(f"{folder}: not a run folder (it has no recipe.json)")
+        return run
+
+    @property
+    def name(self) -> str:
+        """Name of the run: its folder's."""
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end."""
+        return (self.folder / "done").is_file()
+
+    def stage(self, number: int, name: str) -> Path:
+        """Folder of a stage; stages count from 1."""
+        return self.folder / "stages" / f"{number}-{name}"
+
+    def stage_folders(self) -> list[Path]:
+        """Folders of the stages that have begun, in order."""
+        found = (self.folder / "stages").glob("*-*") if (self.folder / "stages").is_dir() else []
+        return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
+
+    def score_file(self, point: str, task: str) -> Path:
+        """Item records of a task at a point: `base` or `<k>-<stage>`."""
+        return self.folder / "scores" / point / f"{task}.jsonl"
+
+    def points(self) -> list[str]:
+        """Points with scores: `base` first, then the stages in order."""
+        names = [path.name for path in (self.folder / "scores").glob("*") if path.is_dir()]
+        return sorted(names, key=lambda name: (0 if name == "base" else int(name.partition("-")[0]), name))
+
+    def write_scores(self, point: str, task: str, scores: Iterable[Score]) -> None:
+        """Write the item records of a task, one line each."""
+        write_lines(self.score_file(point, task), (score.record() for score in scores))
+
+    def scores(self, point: str) -> dict[str, list[Score]]:
+        """Read all item records of a point, by task."""
+        return read_scores(self.folder / "scores" / point)
+
+    def log(self, event: str, **details: Any) -> None:
+        """Append to events.jsonl what happened and when."""
+        record = {"time": round(time.time(), 3), "event": event, **details}
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def repair_logs(self) -> None:
+        """Cut a last line that a kill left unfinished, so that appending goes on cleanly."""
+        path = self.folder / "events.jsonl"
+        if path.is_file():
+            write_lines(path, read_lines(path, partial=True))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; raises InputError when another process works on it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.folder}: another process is working on this run; wait for it") from None
+            yield
+
+
+def read_scores(folder: Path) -> dict[str, list[Score]]:
+    """Read a folder of `<task>.jsonl` score files; raises InputError with file and line."""
+    scores = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        records = read_lines(path)
+        try:
+            scores[path.stem] = [Score.from_record(record) for record in records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a file of scores: {error}") from None
+    return scores

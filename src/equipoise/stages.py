@@ -1,0 +1,255 @@
+"""The story of a run: pairs -> mix -> (train -> evaluate -> gate) for every stage -> verdict.
+
+Each step leaves a file that is whole or absent; a run that was killed skips what is there and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from equipoise.data import ledger as ledgers
+from equipoise.data.ledger import Ledger
+from equipoise.data.tables import write_pairs
+from equipoise.dpo.reference import reference_logprobs
+from equipoise.dpo.train import Progress, train_stage
+from equipoise.evaluation.evaluate import evaluate
+from equipoise.evaluation.gate import decide
+from equipoise.model import adapters
+from equipoise.model.generate import TransformersGenerator
+from equipoise.model.load import Loaded, load_policy, load_tokenizer, model_folder
+from equipoise.model.reward import RewardModel
+from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
+from equipoise.preparation import Prepared, StageData, prepare
+from equipoise.progress import Display
+from equipoise.recipe import Recipe, Stage
+from equipoise.recipe_file import changed_fields, resolved
+from equipoise.records import InputError
+from equipoise.run import Run, provenance, read_json, sha256, write_json, write_text
+from equipoise.store import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the verdict as in verdict.json, and whether every gate passed."""
+
+    run: Run
+    verdict: dict[str, Any]
+    passed: bool
+
+
+@dataclass
+class Lab:
+    """What the steps of a run share."""
+
+    recipe: Recipe
+    run: Run
+    store: Store
+    display: Display
+    prepared: Prepared
+    policy: Loaded
+    reward: RewardModel | None
+
+
+def run_recipe(recipe: Recipe, text: str, run: Run, display: Display, *, resume: bool = False) -> Outcome:
+    """Run a recipe in the folder of `run`; `text` is the recipe as written.
+
+    Raises InputError for what the user can mend (before anything expensive), TrainingStopped when a
+    stage cannot go on.
+    """
+    if not resume and run.folder.exists() and any(run.folder.iterdir()):
+        raise InputError(
+            f"{run.folder}: this run exists; continue it with --resume {run.folder}, or choose another --name"
+        )
+    with run.lock():
+        if run.finished:
+            return _read_outcome(run)
+        lab = _begin(recipe, text, run, display)
+        points = {"base": _scores_at(lab, "base", [])}
+        kept, stack, gates = "base", [], []
+        for number, stage in enumerate(recipe.stages, 1):
+            point = f"{number}-{stage.name}"
+            folder = run.stage(number, stage.name)
+            _train(lab, stage, lab.prepared.stages[number - 1], folder, stack, seed=recipe.seed + number)
+            points[point] = _scores_at(lab, point, [*stack, folder / "adapter"])
+            gate = _decide(lab, stage, folder, point, points, kept)
+            gates.append(gate)
+            if gate["action"] == "keep":
+                kept, stack = point, [*stack, folder / "adapter"]
+            elif gate["action"] == "stop":
+                display.say(f"stage {point}: the gate ends the run")
+                break
+        return _finish(lab, points, gates, kept)
+
+
+def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
+    """Everything that can fail because of the user's input happens here, before the first expensive step."""
+    before = run.folder / "recipe.json"
+    if before.is_file() and read_json(before)["fingerprint"] != resolved(recipe)["fingerprint"]:
+        old = Recipe.model_validate({k: v for k, v in read_json(before).items() if k != "fingerprint"})
+        raise InputError("\n".join([f"{run.folder}: the recipe has changed since:", *changed_fields(old, recipe)]))
+    tokenizer = load_tokenizer(model_folder(recipe.model.id, recipe.model.revision, what="model.id"), "model.id")
+    display.say("preparing the pairs of every stage")
+    prepared = prepare(recipe, tokenizer, display)
+    reward = RewardModel(recipe.reward, store=Store()) if recipe.reward else None
+    if reward:
+        for warning in reward.sanity_check():
+            display.say(f"warning: {warning}")
+    policy = load_policy(recipe.model)
+    if not before.is_file():
+        write_text(run.folder / "recipe.yaml", text)
+        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), "data": _data_hashes(prepared)})
+        write_json(before, resolved(recipe))
+    run.repair_logs()
+    run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
+    for name, pairs in prepared.pools.items():
+        write_pairs(run.folder / "data" / f"{name}.parquet", pairs)
+    if not (run.folder / "data" / "ledger.json").is_file():
+        write_json(run.folder / "data" / "ledger.json", prepared.ledger.record())
+    for sentence in ledgers.problems(prepared.ledger):
+        display.say(f"warning: {sentence}")
+    return Lab(recipe, run, Store(), display, prepared, policy, reward)
+
+
+def _data_hashes(prepared: Prepared) -> dict[str, Any]:
+    from equipoise.records import content_id
+
+    return {
+        "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
+        "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
+    }
+
+
+def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequence[Path], *, seed: int) -> None:
+    """Train a stage's adapter on top of `stack`; leaves `adapter/` when, and only when, it is complete."""
+    if (folder / "adapter").is_dir():
+        return
+    run, display = lab.run, lab.display
+    run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])
+    write_pairs(folder / "pairs.parquet", data.pairs)
+    write_json(folder / "start.json", {"stack": [path.parent.name for path in stack], "reference": stage.reference})
+    model = adapters.attach(lab.policy, stack)
+    model = adapters.add(model, stage.lora, seed=seed, base_name=lab.recipe.model.id)
+    show = display.begin(f"{stage.name}: reference", len(data.encoded))
+    with adapters.reference(model, stage.reference):
+        anchors = stack if stage.reference == "previous" else []
+        identity = adapters.stack_identity(lab.policy, anchors)
+        reference = reference_logprobs(model, identity, data.encoded, lab.store, lambda done: show(done=done))
+    display.say(f"{stage.name}: reference of {reference.reused} pairs reused, of {reference.computed} computed")
+    run.log("reference", stage=stage.name, reused=reference.reused, computed=reference.computed)
+    seen = train_stage(
+        model,
+        data.encoded,
+        reference.logps,
+        dpo=stage.dpo,
+        optim=stage.optim,
+        seed=seed,
+        folder=folder,
+        starts_at_reference=stage.reference == "previous" or not stack,
+        on_step=_show_training(display, run, stage.name),
+    )
+    _write_seen(run, stage.name, seen)
+    shutil.rmtree(folder / ".adapter", ignore_errors=True)
+    adapters.save(model, folder / ".adapter")
+    adapters.detach(model)
+    os.replace(folder / ".adapter", folder / "adapter")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _show_training(display: Display, run: Run, stage: str) -> Callable[[Progress], None]:
+    show: list[Callable[..., None]] = []
+
+    def on_step(progress: Progress) -> None:
+        if not show:
+            show.append(display.begin(f"{stage}: training", progress.steps))
+        rate = f"{progress.pairs_per_s:.1f} pairs/s"
+        note = f"loss {progress.loss:.4f}  margin {progress.margin:+.3f}  right {progress.accuracy:.0%}  {rate}"
+        show[0](done=progress.step, note=note)
+        if progress.step == progress.steps:
+            run.log("trained", stage=stage, steps=progress.steps, pairs_per_s=round(progress.pairs_per_s, 2))
+
+    return on_step
+
+
+def _write_seen(run: Run, stage: str, seen: dict[str, int]) -> None:
+    path = run.folder / "data" / "ledger.json"
+    ledger = Ledger.from_record(read_json(path))
+    write_json(path, ledger.with_stage(stage, ledgers.seen(ledger.stages[stage], seen)).record())
+
+
+def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
+    """Scores of all items at a point of the run; read where they are complete."""
+    recipe, run = lab.recipe, lab.run
+    if all(run.score_file(point, task).is_file() for task in lab.prepared.items):
+        return run.scores(point)
+    run.log("evaluate", point=point)
+    model = adapters.attach(lab.policy, stack)
+    generator = TransformersGenerator(
+        Loaded(model, lab.policy.tokenizer, lab.policy.identity, lab.policy.device),
+        identity=adapters.stack_identity(lab.policy, stack),
+        batch_size=recipe.evaluation.generation.batch_size,
+        store=lab.store,
+        thinking=recipe.model.thinking,
+    )
+    scores = evaluate(
+        lab.prepared.items,
+        generator,
+        lab.reward,
+        generation=recipe.evaluation.generation,
+        dev_share=recipe.evaluation.dev_share,
+        seed=recipe.seed,
+        progress=lab.display,
+    )
+    adapters.detach(model)
+    for task, records in scores.items():
+        run.write_scores(point, task, records)
+    return scores
+
+
+def _decide(lab: Lab, stage: Stage, folder: Path, point: str, points: dict[str, Scores], kept: str) -> dict[str, Any]:
+    """The gate's decision on the dev items, in gate.json; the stage is done when it is written."""
+    path = folder / "gate.json"
+    if not (folder / "done").is_file():
+        result = decide(
+            gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=lab.recipe.seed
+        )
+        write_json(path, {"stage": point, "compared_with": stage.gate.against, "kept_before": kept, **result.record()})
+        write_json(folder / "done", {"files": _hashes(folder)})
+    gate: dict[str, Any] = read_json(path)
+    lab.run.log("gate", stage=stage.name, outcome=gate["outcome"], action=gate["action"])
+    flag = " (kept all the same)" if gate["flagged"] else ""
+    lab.display.say(f"gate {point}: {gate['outcome']} -> {gate['action']}{flag}")
+    for reason in gate["reasons"]:
+        lab.display.say(f"  {reason}")
+    return gate
+
+
+def _finish(lab: Lab, points: dict[str, Scores], gates: list[dict[str, Any]], kept: str) -> Outcome:
+    """Comparison, verdict, report; `done` of the run is written last, with the hash of every file."""
+    from equipoise.report.html import write_report
+
+    run = lab.run
+    comparisons = comparison_json(lab.recipe, points)
+    verdict = verdict_json(comparisons, gates, kept)
+    write_json(run.folder / "comparison.json", comparisons)
+    write_json(run.folder / "verdict.json", verdict)
+    write_report(run)
+    run.log("end", kept=kept)
+    write_json(run.folder / "done", {"files": _hashes(run.folder)})
+    return _read_outcome(run)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    names = {str(path.relative_to(folder)): path for path in files}
+    skipped = (".lock", "done", "events.jsonl", "report.html")
+    return {name: sha256(path) for name, path in names.items() if name not in skipped}
+
+
+def _read_outcome(run: Run) -> Outcome:
+    verdict = read_json(run.folder / "verdict.json")
+    return Outcome(run, verdict, passed=all(gate["outcome"] != "fail" for gate in verdict["gates"]))

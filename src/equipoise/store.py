@@ -1,0 +1,53 @@
+"""The content-addressed store that runs share: reference log-probabilities, answers, rewards.
+
+Entries are JSON values under a kind (what it is) and an identity (what they depend on). They live in
+shards: files of JSON lines that are named by the sha256 of their own bytes and never change. So a damaged
+or edited shard is noticed when it is read, writers in several processes cannot disturb each other, and a
+shard either exists whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from equipoise.run import write_bytes
+
+
+def cache_folder() -> Path:
+    """`$EQUIPOISE_CACHE`, by default `~/.cache/equipoise`."""
+    return Path(os.environ.get("EQUIPOISE_CACHE") or Path.home() / ".cache" / "equipoise")
+
+
+class Store:
+    """Entries of several kinds below one folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder()
+
+    def get(self, kind: str, identity: str) -> dict[str, Any]:
+        """Return all entries that were put under `identity`; damaged shards are named and left out."""
+        entries: dict[str, Any] = {}
+        for path in sorted((self.folder / kind / identity).glob("*.jsonl")):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != path.stem:
+                print(f"equipoise: {path}: damaged (its content does not match its name); ignored", file=sys.stderr)
+                path.rename(path.with_suffix(".damaged"))
+                continue
+            for line in data.splitlines():
+                key, value = json.loads(line)
+                entries[key] = value
+        return entries
+
+    def put(self, kind: str, identity: str, entries: Mapping[str, Any]) -> None:
+        """Add entries under `identity`; raises OSError when they cannot be written."""
+        if not entries:
+            return
+        lines = (json.dumps([key, entries[key]], ensure_ascii=True, allow_nan=False) for key in sorted(entries))
+        data = "".join(line + "\n" for line in lines).encode()
+        write_bytes(self.folder / kind / identity / f"{hashlib.sha256(data).hexdigest()}.jsonl", data)

@@ -1,0 +1,118 @@
+"""`equipoise verify`: every figure of a run computed again from its item records, every file by its hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from equipoise.data.ledger import Ledger
+from equipoise.data.tables import read_pairs
+from equipoise.evaluation.gate import decide
+from equipoise.evaluation.health import health
+from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
+from equipoise.recipe import Recipe
+from equipoise.recipe_file import fingerprint
+from equipoise.records import InputError
+from equipoise.run import Run, read_json, sha256
+
+
+def verify(run: Run) -> list[str]:
+    """Return one sentence for each difference between what a run says and what its records give.
+
+    Raises InputError where the folder is not a finished run or a file cannot be read at all.
+    """
+    if not run.finished:
+        raise InputError(f"{run.folder}: this run is not finished; continue it with --resume {run.folder}")
+    stored = read_json(run.folder / "recipe.json")
+    recipe = Recipe.model_validate({key: value for key, value in stored.items() if key != "fingerprint"})
+    problems = _changed_files(run.folder)
+    if stored.get("fingerprint") != fingerprint(recipe):
+        problems.append("recipe.json: its fingerprint is not that of its content")
+    points = {point: run.scores(point) for point in run.points()}
+    problems += _health_figures(points)
+    problems += _ledger(run, recipe)
+    gates, kept, gate_problems = _gates(run, recipe, points)
+    problems += gate_problems
+    comparisons = comparison_json(recipe, points)
+    problems += _differences("comparison.json", read_json(run.folder / "comparison.json"), comparisons)
+    verdict = verdict_json(comparisons, gates, kept)
+    problems += _differences("verdict.json", read_json(run.folder / "verdict.json"), verdict)
+    return problems
+
+
+def _changed_files(folder: Path) -> list[str]:
+    problems = []
+    for name, expected in read_json(folder / "done")["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name}: missing")
+        elif sha256(path) != expected:
+            problems.append(f"{name}: changed since the run ended (its hash differs)")
+    return problems
+
+
+def _health_figures(points: dict[str, Scores]) -> list[str]:
+    """Health is a function of the answers: computed again for every record that has some."""
+    return [
+        f"scores/{point}/{task}.jsonl: item {score.id}: its health figures are not those of its answers"
+        for point, scores in points.items()
+        for task, records in scores.items()
+        for score in records
+        if score.answers and health(score.answers, score.health.cut_off) != score.health
+    ]
+
+
+def _ledger(run: Run, recipe: Recipe) -> list[str]:
+    """The ledger's counts against the pairs that lie in the run folder."""
+    ledger = Ledger.from_record(read_json(run.folder / "data" / "ledger.json"))
+    problems = []
+    for name, line in ledger.sources.items():
+        count = len(read_pairs(run.folder / "data" / f"{name}.parquet"))
+        if count != line.available:
+            problems.append(f"data/ledger.json: source {name}: {line.available} available, {count} in its file")
+    for number, stage in enumerate(recipe.stages, 1):
+        path = run.stage(number, stage.name) / "pairs.parquet"
+        if not path.is_file():
+            continue  # the run ended before this stage
+        drawn = [pair.source for pair in read_pairs(path)]
+        for name, row in ledger.stages[stage.name].sources.items():
+            if drawn.count(name) != row.drawn:
+                problems.append(
+                    f"data/ledger.json: stage {stage.name}: {row.drawn} pairs of {name} drawn, "
+                    f"{drawn.count(name)} in pairs.parquet"
+                )
+    return problems
+
+
+def _gates(run: Run, recipe: Recipe, points: dict[str, Scores]) -> tuple[list[dict[str, Any]], str, list[str]]:
+    """Every gate decided again; returns the gates as stored, the kept point that follows, and differences."""
+    stored, problems, kept = [], [], "base"
+    for number, stage in enumerate(recipe.stages, 1):
+        point, folder = f"{number}-{stage.name}", run.stage(number, stage.name)
+        if not (folder / "gate.json").is_file():
+            break
+        gate = read_json(folder / "gate.json")
+        result = decide(gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=recipe.seed)
+        problems += _differences(f"stages/{point}/gate.json", gate, {**gate, "kept_before": kept, **result.record()})
+        stored.append(gate)
+        kept = point if result.action == "keep" else kept
+        if result.action == "stop":
+            break
+    return stored, kept, problems
+
+
+def _differences(name: str, stored: Any, computed: Any, where: str = "") -> list[str]:
+    """Places where two JSON values differ, to the last bit."""
+    computed = json.loads(json.dumps(computed))
+    if isinstance(stored, dict) and isinstance(computed, dict):
+        keys = sorted(stored.keys() | computed.keys())
+        return [
+            problem
+            for key in keys
+            for problem in _differences(name, stored.get(key), computed.get(key), f"{where}.{key}" if where else key)
+        ]
+    if isinstance(stored, list) and isinstance(computed, list) and len(stored) == len(computed):
+        pairs = enumerate(zip(stored, computed, strict=True))
+        return [problem for i, (one, other) in pairs for problem in _differences(name, one, other, f"{where}.{i}")]
+    return [] if stored == computed else [f"{name}: {where}: says {stored!r}, the records give {computed!r}"]

@@ -1,0 +1,110 @@
+"""Recipes: strict, with the line of every fault, and the same whatever way a number is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from equipoise.recipe import Recipe
+from equipoise.recipe_file import RecipeError, changed_fields, fingerprint, load_recipe, parse_recipe, resolved
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+GOOD = """\
+name: small
+model: {id: pocket}
+reward: {id: pocket}
+sources:
+  general: {kind: pocket, domain: general}
+stages:
+  - name: first
+    mix: {general: 100}
+    optim: {learning_rate: 5e-6}
+    gate: {improve: {mt_bench: 0.0}}
+evaluation:
+  tasks: {mt_bench: {}, tatqa: {limit: 3}}
+"""
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_loads(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert path.read_text().startswith("# ")
+    assert "?" in path.read_text().splitlines()[0], "the first line is the question that the recipe asks"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_numbers_defaults_and_plain_counts() -> None:
+    recipe = parse_recipe(GOOD)
+    assert recipe.stages[0].optim.learning_rate == 5e-6
+    assert recipe.stages[0].mix.counts == {"general": 100}
+    assert recipe.stages[0].reference == "previous"
+    assert list(recipe.evaluation.tasks.chosen()) == ["tatqa", "mt_bench"]
+    assert resolved(recipe)["fingerprint"] == fingerprint(recipe)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "hint"),
+    [
+        ("learning_rate", "lerning_rate", 9, "stages.0.optim.lerning_rate", "did you mean 'learning_rate'"),
+        ("limit: 3", "limit: three", 12, "evaluation.tasks.tatqa.limit", "integer"),
+        ("{general: 100}", "{pairs: 9, shares: {general: 0.5}}", 8, "stages.0.mix", "sum to 0.5"),
+        ("{general: 100}", "{genral: 100}", 8, "stages.0.mix.genral", "did you mean 'general'"),
+        ("mt_bench: 0.0", "reddit: 0.0", 10, "stages.0.gate.reddit", "not evaluated"),
+        ("kind: pocket", "kind: poket", 5, "sources.general", "'pocket'"),
+        ("learning_rate: 5e-6", "learning_rate: -1", 9, "stages.0.optim.learning_rate", "greater than 0"),
+        ("reward: {id: pocket}\n", "", 11, "evaluation.tasks", "scored by a reward model"),
+        ("tasks: {mt_bench: {}, tatqa: {limit: 3}}", "tasks: {mtbench: {}}", 12, "evaluation.tasks.mtbench", "'mt_bench'"),
+        ("name: small\n", "", None, "name", "missing"),
+        ("improve: {mt_bench: 0.0}", "health: {mt_bench.lenght: 2}", 10, "stages.0.gate", "domain.figure"),
+    ],
+)
+def test_faults_name_line_field_and_remedy(old: str, new: str, line: int | None, field: str, hint: str) -> None:
+    assert old in GOOD
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(GOOD.replace(old, new), where="r.yaml")
+    first = str(caught.value).splitlines()[0]
+    place = f"r.yaml:{line}: " if line else "r.yaml: "
+    assert first.startswith(f"{place}{field}")
+    assert hint in first
+
+
+def test_no_stages_no_mapping_no_yaml_no_file(tmp_path: Path) -> None:
+    without = GOOD[: GOOD.index("  - name")].replace("stages:", "stages: []") + GOOD[GOOD.index("evaluation") :]
+    for text, said in [
+        (without, "stages: "),
+        ("- a\n- b\n", "mapping"),
+        ("name: [unclosed\n", "not valid YAML"),
+        ("name: a\nname: b\n", "not valid YAML"),
+        ("a: {{b: 1}}\n", "a key is itself a mapping"),
+    ]:
+        with pytest.raises(RecipeError, match=said):
+            parse_recipe(text)
+    with pytest.raises(RecipeError, match="cannot read"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_overrides_by_position_and_by_name() -> None:
+    recipe = parse_recipe(GOOD, ["stages.first.dpo.beta=1e-2", "stages.0.lora.rank=4", "seed=7"])
+    assert (recipe.stages[0].dpo.beta, recipe.stages[0].lora.rank, recipe.seed) == (0.01, 4, 7)
+    for wrong in ("stages.second.dpo.beta=1", "seed", "name.x=1", "stages.0.dpo.bta=1"):
+        with pytest.raises(RecipeError):
+            parse_recipe(GOOD, [wrong])
+
+
+def test_identity_is_apart_from_the_name() -> None:
+    one, renamed = parse_recipe(GOOD), parse_recipe(GOOD, ["name=other"])
+    changed = parse_recipe(GOOD, ["stages.0.dpo.beta=0.2"])
+    assert fingerprint(one) == fingerprint(renamed) != fingerprint(changed)
+    assert changed_fields(one, changed) == ["stages.0.dpo.beta: 0.1 -> 0.2"]
+
+
+def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GOOD.replace("model: {id: pocket}", 'model: {id: "${A_FOLDER:-here}/model"}')
+    monkeypatch.delenv("A_FOLDER", raising=False)
+    assert parse_recipe(text).model.id == "here/model"
+    monkeypatch.setenv("A_FOLDER", "/there")
+    assert parse_recipe(text).model.id == "/there/model"
+    monkeypatch.delenv("A_FOLDER")
+    with pytest.raises(RecipeError, match="set the environment variable A_FOLDER"):
+        parse_recipe(text.replace(":-here", ""))
