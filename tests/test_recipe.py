@@ -54,7 +54,13 @@ def test_numbers_defaults_and_plain_counts() -> None:
         ("kind: pocket", "kind: poket", 5, "sources.general", "'pocket'"),
         ("learning_rate: 5e-6", "learning_rate: -1", 9, "stages.0.optim.learning_rate", "greater than 0"),
         ("reward: {id: pocket}\n", "", 11, "evaluation.tasks", "scored by a reward model"),
-        ("tasks: {mt_bench: {}, tatqa: {limit: 3}}", "tasks: {mtbench: {}}", 12, "evaluation.tasks.mtbench", "'mt_bench'"),
+        (
+            "tasks: {mt_bench: {}, tatqa: {limit: 3}}",
+            "tasks: {mtbench: {}}",
+            12,
+            "evaluation.tasks.mtbench",
+            "'mt_bench'",
+        ),
         ("name: small\n", "", None, "name", "missing"),
         ("improve: {mt_bench: 0.0}", "health: {mt_bench.lenght: 2}", 10, "stages.0.gate", "domain.figure"),
     ],
@@ -76,7 +82,7 @@ def test_no_stages_no_mapping_no_yaml_no_file(tmp_path: Path) -> None:
         ("- a\n- b\n", "mapping"),
         ("name: [unclosed\n", "not valid YAML"),
         ("name: a\nname: b\n", "not valid YAML"),
-        ("a: {{b: 1}}\n", "a key is itself a mapping"),
+        ("a: {{b: 1, c: {d: 2}}}\n", "a key is itself a mapping"),
     ]:
         with pytest.raises(RecipeError, match=said):
             parse_recipe(text)

@@ -20,7 +20,9 @@ def test_put_and_get(tmp_path: Path) -> None:
     assert store.get("kind", "y") == {}
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data.replace(b"1.5", b"2.5"), lambda data: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: data.replace(b"1.5", b"2.5"), lambda data: b""]
+)
 def test_a_damaged_shard_is_named_and_never_used(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage) -> None:
     store = Store(tmp_path)
     store.put("kind", "x", {"a": 1.5})

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from models import make_policy
 from peft import PeftModel
 
 from equipoise.dpo import checkpoint, schedule
@@ -24,8 +23,9 @@ from equipoise.model.load import Loaded, load_policy
 from equipoise.recipe import Dpo, Lora, ModelSpec, Optim
 from equipoise.records import Message, Pair
 from equipoise.store import Store
+from models import make_policy
 
-WORDS = "the bond pays interest every year until it is paid back to you or me".split()
+WORDS = ("the", "bond", "pays", "interest", "every", "year", "until", "it", "is", "paid", "back")
 
 
 def some_pairs(count: int) -> list[Pair]:
@@ -52,7 +52,9 @@ def policy(tmp_path: Path) -> Loaded:
     return load_policy(ModelSpec(id=str(make_policy(tmp_path / "policy"))))
 
 
-def train(loaded: Loaded, folder: Path, pairs: list[EncodedPair], *, dropout: float = 0.0, **optim: Any) -> dict[str, torch.Tensor]:
+def train(
+    loaded: Loaded, folder: Path, pairs: list[EncodedPair], *, dropout: float = 0.0, **optim: Any
+) -> dict[str, torch.Tensor]:
     """Train on a fresh adapter and return its tensors."""
     folder.mkdir(exist_ok=True)
     values = {"learning_rate": 1e-2, "epochs": 2, "batch_size": 4, "warmup": 0.1, **optim}
@@ -60,7 +62,13 @@ def train(loaded: Loaded, folder: Path, pairs: list[EncodedPair], *, dropout: fl
     with adapters.reference(model, "previous"):
         reference = reference_logprobs(model, "tiny", pairs, Store(folder / "store"))
     train_stage(
-        model, pairs, reference.logps, dpo=Dpo(beta=0.1), optim=Optim(**values), seed=0, folder=folder,
+        model,
+        pairs,
+        reference.logps,
+        dpo=Dpo(beta=0.1),
+        optim=Optim(**values),
+        seed=0,
+        folder=folder,
         starts_at_reference=True,
     )
     adapters.save(model, folder / "adapter")
@@ -136,10 +144,8 @@ def test_a_wrong_reference_stops_before_the_first_step(policy: Loaded, tmp_path:
     model = adapters.add(adapters.attach(policy, []), Lora(), seed=0, base_name="tiny")
     reference = reference_logprobs(model, "tiny", pairs, Store(tmp_path)).logps
     moved = {id: (chosen + 0.5, rejected) for id, (chosen, rejected) in reference.items()}
-    with pytest.raises(TrainingStopped, match="differs from its reference by 0.5 nats"):
-        train_stage(
-            model, pairs, moved, dpo=Dpo(), optim=Optim(), seed=0, folder=tmp_path, starts_at_reference=True
-        )
+    with pytest.raises(TrainingStopped, match=r"differs from its reference by 0\.5 nats"):
+        train_stage(model, pairs, moved, dpo=Dpo(), optim=Optim(), seed=0, folder=tmp_path, starts_at_reference=True)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(policy: Loaded, tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ def run(
 
     `text` is the recipe as it was written (default: its JSON, which is YAML too).
     """
+    from equipoise.report.html import write_report
     from equipoise.stages import run_recipe
 
     folder = Path(out) / (name or recipe.name)
     written = text if text is not None else recipe.model_dump_json(indent=1)
-    return run_recipe(recipe, written, Run(folder), display or Silent(), resume=resume)
+    return run_recipe(recipe, written, Run(folder), display or Silent(), resume=resume, report=write_report)
 
 
 def plan(recipe: Recipe, *, measure: bool = False, display: Display | None = None) -> dict[str, Any]:
@@ -51,37 +52,12 @@ def evaluate(
     display: Display | None = None,
 ) -> dict[str, list[Score]]:
     """Scores of a model, with adapters on top of each other, on the tasks of `evaluation`."""
-    from equipoise.evaluation.evaluate import evaluate as evaluate_items
     from equipoise.evaluation.evaluate import load_items
-    from equipoise.model.adapters import attach, stack_identity
-    from equipoise.model.generate import TransformersGenerator
-    from equipoise.model.load import Loaded, load_policy
-    from equipoise.model.reward import RewardModel
-    from equipoise.store import Store
+    from equipoise.measure import measure_model
 
-    store, shown = Store(), display or Silent()
     items = {name: load_items(name, spec) for name, spec in evaluation.tasks.chosen().items()}
-    judge = RewardModel(reward, store=store) if reward else None
-    for warning in judge.sanity_check() if judge else []:
-        shown.say(f"warning: {warning}")
-    policy = load_policy(model)
     stack = [Path(folder) for folder in adapters]
-    generator = TransformersGenerator(
-        Loaded(attach(policy, stack), policy.tokenizer, policy.identity, policy.device),
-        identity=stack_identity(policy, stack),
-        batch_size=evaluation.generation.batch_size,
-        store=store,
-        thinking=model.thinking,
-    )
-    return evaluate_items(
-        items,
-        generator,
-        judge,
-        generation=evaluation.generation,
-        dev_share=evaluation.dev_share,
-        seed=seed,
-        progress=shown,
-    )
+    return measure_model(model, stack, items, reward, evaluation, seed=seed, display=display or Silent())
 
 
 def open_run(folder: str | Path) -> Run:

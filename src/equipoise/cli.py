@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key: a.b=c; stages by position or name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: a.b=c; stages by position or name.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 
@@ -110,7 +112,9 @@ def data(
 @guarded
 def eval_(
     model: Annotated[str, typer.Argument(help="Hub id, local folder, or pocket.")],
-    adapter: Annotated[list[Path] | None, typer.Option(help="Adapter folder; several lie on top of each other.")] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="Adapter folder; several lie on top of each other.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task; default: all.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take tasks, generation and reward from this recipe.")] = None,
     reward: Annotated[str | None, typer.Option(help="Reward model; default: pocket for pocket.")] = None,

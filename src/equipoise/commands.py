@@ -33,18 +33,17 @@ def find_recipe(path: Path) -> Path:
     return built_in if not path.exists() and path.parent == Path() and built_in.is_file() else path
 
 
-def run_command(
-    recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None
-) -> int:
+def run_command(recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None) -> int:
     """Run or resume an experiment; returns the exit code."""
     quiet()
     loaded, text, folder = _what_to_run(recipe, overrides, out, name, resume)
     from equipoise.dpo.train import TrainingStopped
+    from equipoise.report.html import write_report
     from equipoise.stages import run_recipe
 
     with console.Terminal() as display:
         try:
-            outcome = run_recipe(loaded, text, Run(folder), display, resume=resume is not None)
+            outcome = run_recipe(loaded, text, Run(folder), display, resume=resume is not None, report=write_report)
         except TrainingStopped as error:
             display.say(f"equipoise: {error}")
             return 1
@@ -84,11 +83,11 @@ def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, as_json:
     """Print the plan."""
     quiet()
     loaded = load_recipe(find_recipe(recipe), overrides)
-    from equipoise.plan import make_plan, show_plan
+    from equipoise.plan import make_plan
 
     with console.Terminal() as display:
         result = make_plan(loaded, measure=measure, display=display)
-    print_json(result) if as_json else show_plan(result)
+    print_json(result) if as_json else console.plan_tables(result)
 
 
 def data_command(recipe: Path, overrides: Sequence[str], show: int, as_json: bool) -> None:
@@ -134,7 +133,7 @@ def eval_command(
     if out:
         for name, records in scores.items():
             write_lines(out / f"{name}.jsonl", (score.record() for score in records))
-    from equipoise.evaluation.evaluate import summary
+    from equipoise.outcome import summary
 
     rows = {name: summary(records) for name, records in scores.items()}
     if as_json:
@@ -161,7 +160,8 @@ def _evaluation(
     chosen = {name: spec for name, spec in known.items() if not task or name in task}
     if limit:
         chosen = {name: spec.model_copy(update={"limit": limit}) for name, spec in chosen.items()}
-    evaluation = base.model_copy(update={"tasks": Tasks.model_construct(**chosen)})
+    tasks = Tasks.model_validate({name: spec.model_dump() for name, spec in chosen.items()})
+    evaluation = base.model_copy(update={"tasks": tasks})
     judge = RewardSpec(id=reward) if reward else (loaded.reward if loaded else None)
     if judge is None and model == "pocket":
         judge = RewardSpec(id="pocket")
@@ -192,9 +192,11 @@ def compare_command(before: Path, after: Sequence[Path], split: str, confidence:
         print_json({place: {domain: asdict(row) for domain, row in rows.items()} for place, rows in found.items()})
         return
     for place, rows in found.items():
-        console.verdict_table({domain: asdict(row) for domain, row in rows.items()}, f"{before} against {place} ({split} items)")
+        console.verdict_table(
+            {domain: asdict(row) for domain, row in rows.items()}, f"{before} against {place} ({split} items)"
+        )
         for row in rows.values():
-            print(sentence(row))
+            print(sentence(row, confidence=confidence))
 
 
 def recipes_command(as_json: bool) -> None:
@@ -238,14 +240,18 @@ def machine_facts() -> dict[str, str]:
         "bfloat16 on CPU": torch.backends.cpu.get_cpu_capability(),
         "cache folder": f"{folder}: {'writable' if os.access(near, os.W_OK) else 'NOT writable; set EQUIPOISE_CACHE'}",
         "free disk": f"{shutil.disk_usage(near).free / 2**30:.1f} GiB",
-        "hub": "offline (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else "asked when an id needs it",
+        "hub": "offline (HF_HUB_OFFLINE is set)"
+        if os.environ.get("HF_HUB_OFFLINE") == "1"
+        else "asked when an id needs it",
     }
     facts["cache folder"] = facts["cache folder"].replace(str(Path.home()), "~")
     for package in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
-            facts[package] = "not installed (needed for quantization: nf4 only)" if package == "bitsandbytes" else "MISSING"
+            facts[package] = (
+                "not installed (needed for quantization: nf4 only)" if package == "bitsandbytes" else "MISSING"
+            )
     return facts
 
 

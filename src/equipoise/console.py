@@ -39,7 +39,9 @@ class Terminal:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def say(self, text: str) -> None:
@@ -105,7 +107,16 @@ def gate_table(gates: Sequence[Mapping[str, Any]]) -> None:
         for rule in gate["rows"]:
             seen = rule["figure"] if rule["figure"] is not None else rule["difference"]
             limits = "" if rule["ci"] is None else f" ({rule['ci'][0]:+.3f} to {rule['ci'][1]:+.3f})"
-            rows.append(("", f"{rule['kind']} {rule['key']}", number(rule["threshold"]), number(seen) + limits, rule["outcome"], ""))
+            rows.append(
+                (
+                    "",
+                    f"{rule['kind']} {rule['key']}",
+                    number(rule["threshold"]),
+                    number(seen) + limits,
+                    rule["outcome"],
+                    "",
+                )
+            )
     table("Gates (dev items)", ("stage", "rule", "threshold", "seen", "outcome", "action"), rows)
 
 
@@ -117,12 +128,82 @@ def ledger_tables(ledger: Mapping[str, Any]) -> None:
         said = ", ".join(f"{reason}: {count}" for reason, count in drops.items()) or "none"
         longer = line["lengths"]["chosen_longer"] if line["lengths"] else None
         sources.append((name, line["rows"], said, line["available"], "" if longer is None else f"{longer:.0%}"))
-    table("Sources", ("source", "rows", "dropped", "available", "chosen longer"), sources, right=("rows", "available", "chosen longer"))
+    table(
+        "Sources",
+        ("source", "rows", "dropped", "available", "chosen longer"),
+        sources,
+        right=("rows", "available", "chosen longer"),
+    )
     stages = []
     for name, stage in ledger["stages"].items():
         for source, line in stage["sources"].items():
             unusable = ", ".join(f"{reason}: {count}" for reason, count in line["unusable"].items()) or "none"
             seen = "" if line["seen"] is None else line["seen"]
-            stages.append((name, source, line["asked"], line["available"], unusable, line["drawn"], line["repeated"], stage["epochs"], seen))
+            stages.append(
+                (
+                    name,
+                    source,
+                    line["asked"],
+                    line["available"],
+                    unusable,
+                    line["drawn"],
+                    line["repeated"],
+                    stage["epochs"],
+                    seen,
+                )
+            )
     columns = ("stage", "source", "asked", "available", "unusable", "drawn", "repeated", "epochs", "seen")
     table("Stages", columns, stages, right=("asked", "available", "drawn", "repeated", "epochs", "seen"))
+
+
+def plan_tables(plan: Mapping[str, Any]) -> None:
+    """Print a plan for people."""
+    model = plan["model"]
+    print(f"{plan['recipe']}: {model['id']} ({model['architecture']}), {model['parameters']:,} parameters")
+    ledger_tables(plan["ledger"])
+    columns = ("stage", "pairs", "seen", "steps", "tokens seen", "longest", "LoRA parameters", "peak memory", "about")
+    rows = [
+        (
+            stage["name"],
+            stage["pairs"],
+            stage["pairs_seen"],
+            stage["steps"],
+            f"{stage['tokens_seen']:,}",
+            stage["longest"],
+            f"{stage['lora_parameters']:,}",
+            f"{stage['memory'] / 2**30:.2f} GiB",
+            duration(stage["seconds"]),
+        )
+        for stage in plan["stages"]
+    ]
+    table("Training", columns, rows, right=columns[1:])
+    heads = ("task", "items", "dev", "test", "base", "smallest effect", "assuming")
+    tasks = [
+        (name, t["items"], t["dev"], t["test"], number(t["base_mean"]), number(t["detectable"]), t["assuming"])
+        for name, t in plan["evaluation"].items()
+    ]
+    table(f"Evaluation ({plan['evaluations']} times)", heads, tasks, right=heads[1:6])
+    print(f"about {duration(plan['seconds'])} in all on this machine ({plan['memory']['device']}), rough")
+    for kind in ("problems", "notes"):
+        for text in plan[kind]:
+            print(f"{kind[:-1]}: {text}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def example(pair: Mapping[str, Any]) -> None:
+    """Show a pair as the model meets it: the prompt dim, the trained-on tokens marked one by one."""
+    screen = Console(highlight=False, soft_wrap=True)
+    cut = f", {pair['prompt_cut']} tokens of the prompt cut" if pair["prompt_cut"] else ""
+    screen.rule(f"{pair['stage']} / {pair['source']} / {pair['id']}{cut}", align="left")
+    screen.print(Text(pair["prompt"], style="dim"))
+    for side, colour in (("chosen", "green"), ("rejected", "red")):
+        text = Text(f"{side}: ")
+        for place, token in enumerate(pair[side]):
+            text.append(token if screen.is_terminal else f"[{token}]", style=f"{colour}{' underline' * (place % 2)}")
+        screen.print(text)

@@ -5,7 +5,8 @@ Everything here is computed from score files alone, so that `equipoise verify` c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,14 +32,31 @@ def margins(recipe: Recipe) -> dict[str, float | None]:
 
 
 def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Comparison]:
-    """Base against a point on the test items, corrected for the number of domains."""
+    """Base against a point on the test items, corrected for the number of domains.
+
+    Domains that could not be measured (see `unmeasured`) are left out.
+    """
+    left, right = only(base, "test"), only(after, "test")
+    domains = [name for name in left if name not in unmeasured(left, right)]
     return compare(
-        only(base, "test"),
-        only(after, "test"),
+        {name: left[name] for name in domains},
+        {name: right[name] for name in domains},
         confidence=recipe.evaluation.confidence,
         margins=margins(recipe),
         seed=recipe.seed,
     )
+
+
+def unmeasured(before: Scores, after: Scores) -> dict[str, str]:
+    """Domains of which nothing can be said, with the reason: fewer than two groups with a score on both sides."""
+    found = {}
+    for name, records in before.items():
+        scored = {score.id for score in after.get(name, []) if score.value is not None}
+        groups = {score.group for score in records if score.value is not None and score.id in scored}
+        if len(groups) < 2:
+            reasons = sorted({score.unscored for score in [*records, *after.get(name, [])] if score.unscored})
+            found[name] = f"{len(groups)} groups scored before and after ({'; '.join(reasons) or 'no items'})"
+    return found
 
 
 def comparison_json(recipe: Recipe, points: Mapping[str, Scores]) -> dict[str, Any]:
@@ -50,7 +68,9 @@ def comparison_json(recipe: Recipe, points: Mapping[str, Scores]) -> dict[str, A
     }
 
 
-def verdict_json(comparisons: Mapping[str, Any], gates: list[dict[str, Any]], kept: str) -> dict[str, Any]:
+def verdict_json(
+    comparisons: Mapping[str, Any], points: Mapping[str, Scores], gates: list[dict[str, Any]], kept: str
+) -> dict[str, Any]:
     """verdict.json: one entry per domain, the gates, and the point that was kept.
 
     Where no stage was kept the domains describe the last stage that was refused (`point` says which): that
@@ -59,9 +79,31 @@ def verdict_json(comparisons: Mapping[str, Any], gates: list[dict[str, Any]], ke
     point = kept if kept != "base" else max(comparisons, key=lambda name: int(name.partition("-")[0]), default="base")
     fields = ("before", "after", "difference", "ci", "p_holm", "n", "detectable", "verdict")
     domains = {domain: {field: row[field] for field in fields} for domain, row in comparisons.get(point, {}).items()}
-    return {**domains, "gates": gates, "kept_stage": kept, "point": point}
+    left_out = unmeasured(only(points["base"], "test"), only(points[point], "test"))
+    return {**domains, "gates": gates, "kept_stage": kept, "point": point, "unmeasured": left_out}
 
 
 def gate_before(stage: Stage, points: Mapping[str, Scores], kept: str) -> dict[str, list[Score]]:
     """The dev scores that a stage's gate compares with."""
     return only(points["base" if stage.gate.against == "base" else kept], "dev")
+
+
+def summary(records: Sequence[Score]) -> dict[str, Any]:
+    """Figures of one task at one point: the mean value, further figures and health, with the counts behind them."""
+    values = [score.value for score in records if score.value is not None]
+    metrics = sorted({name for score in records for name in score.metrics})
+    return {
+        "n": len(values),
+        "unscored": len(records) - len(values),
+        "mean": mean(values),
+        **{name: mean([score.metrics[name] for score in records if name in score.metrics]) for name in metrics},
+        "empty": mean([score.health.empty for score in records]),
+        "cut_off": mean([score.health.cut_off for score in records]),
+        "repeated": mean([score.health.repeated for score in records]),
+        "words": mean([score.health.words for score in records]),
+    }
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean, and None of nothing: nothing measured is not zero."""
+    return math.fsum(values) / len(values) if values else None

@@ -12,20 +12,19 @@ from typing import Any
 
 import torch
 
-from equipoise import console
-from equipoise.base_scores import known_base_scores, measure_base_scores
 from equipoise.data import ledger as ledgers
 from equipoise.dpo import schedule
 from equipoise.dpo.packing import micro_batches, padded_length
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
+from equipoise.measure import keep_base_scores, known_base_scores, measure_model
 from equipoise.model.load import default_device, load_tokenizer, model_config, model_folder
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of, training_bytes
 from equipoise.outcome import only
 from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
-from equipoise.recipe import Recipe, Stage
-from equipoise.records import InputError, Item
+from equipoise.recipe import Recipe
+from equipoise.records import Item
 
 FLIPPED = 0.10
 """Assumed share of exact-match items whose score changes, where no spread is known."""
@@ -45,11 +44,12 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
     weights = bool(list(folder.glob("*.safetensors")))
     scores = known_base_scores(recipe, prepared.items) if weights else None
     if scores is None and weights and (measure or shape.parameters <= SMALL):
-        scores = measure_base_scores(recipe, prepared.items, display)
+        scores = measure_model(
+            recipe.model, [], prepared.items, recipe.reward, recipe.evaluation, seed=recipe.seed, display=display
+        )
+        keep_base_scores(recipe, prepared.items, scores)
     rate = _matmul_rate()
-    stages = [
-        _stage(recipe, number, prepared.stages[number], shape, rate) for number in range(len(recipe.stages))
-    ]
+    stages = [_stage(recipe, number, prepared.stages[number], shape, rate) for number in range(len(recipe.stages))]
     problems = ledgers.problems(prepared.ledger)
     problems += _memory_problems(stages) + _position_problems(recipe, config)
     notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
@@ -58,7 +58,9 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
         notes.append("the base model was not scored: use --measure to see its floors, ceilings and spreads")
     else:
         rules = [(stage.name, stage.gate) for stage in recipe.stages]
-        problems += [f"stage {name}: gate {text}" for name, gate in rules for text in vacuous(only(scores, "dev"), gate)]
+        problems += [
+            f"stage {name}: gate {text}" for name, gate in rules for text in vacuous(only(scores, "dev"), gate)
+        ]
     return {
         "recipe": recipe.name,
         "model": {
@@ -73,7 +75,9 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
         "stages": stages,
         "evaluation": {name: _task(recipe, name, items, scores) for name, items in prepared.items.items()},
         "evaluations": len(recipe.stages) + 1,
-        "seconds": round(sum(stage["seconds"] for stage in stages) + _evaluation_seconds(recipe, prepared, shape, rate), 1),
+        "seconds": round(
+            sum(stage["seconds"] for stage in stages) + _evaluation_seconds(recipe, prepared, shape, rate), 1
+        ),
         "memory": {"available": machine_memory(), "device": default_device().type},
         "problems": problems,
         "notes": notes,
@@ -162,7 +166,9 @@ def _evaluation_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: 
     for name, items in prepared.items.items():
         turns = 1 + max((len(item.follow_ups) for item in items), default=0)
         steps = math.ceil(len(items) / generation.batch_size) * generation.longest(name) / 2 * turns
-        seconds += steps * (shape.layers * 0.0015 + 2 * shape.parameters * min(len(items), generation.batch_size) / rate)
+        seconds += steps * (
+            shape.layers * 0.0015 + 2 * shape.parameters * min(len(items), generation.batch_size) / rate
+        )
     return seconds * (len(recipe.stages) + 1)
 
 
@@ -208,43 +214,3 @@ def _position_problems(recipe: Recipe, config: Any) -> list[str]:
         for stage in recipe.stages
         if positions and stage.dpo.max_length > positions
     ]
-
-
-def show_plan(plan: Mapping[str, Any]) -> None:
-    """Print a plan for people."""
-    model = plan["model"]
-    print(f"{plan['recipe']}: {model['id']} ({model['architecture']}), {model['parameters']:,} parameters")
-    console.ledger_tables(plan["ledger"])
-    columns = ("stage", "pairs", "seen", "steps", "tokens seen", "longest", "LoRA parameters", "peak memory", "about")
-    rows = [
-        (
-            stage["name"],
-            stage["pairs"],
-            stage["pairs_seen"],
-            stage["steps"],
-            f"{stage['tokens_seen']:,}",
-            stage["longest"],
-            f"{stage['lora_parameters']:,}",
-            f"{stage['memory'] / 2**30:.2f} GiB",
-            duration(stage["seconds"]),
-        )
-        for stage in plan["stages"]
-    ]
-    console.table("Training", columns, rows, right=columns[1:])
-    columns = ("task", "items", "dev", "test", "base", "smallest effect", "assuming")
-    rows = [
-        (name, t["items"], t["dev"], t["test"], console.number(t["base_mean"]), console.number(t["detectable"]), t["assuming"])
-        for name, t in plan["evaluation"].items()
-    ]
-    console.table(f"Evaluation ({plan['evaluations']} times)", columns, rows, right=columns[1:6])
-    print(f"about {duration(plan['seconds'])} in all on this machine ({plan['memory']['device']}), rough")
-    for kind in ("problems", "notes"):
-        for text in plan[kind]:
-            print(f"{kind[:-1]}: {text}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

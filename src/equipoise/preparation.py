@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from equipoise.data import ledger as ledgers
 from equipoise.data.clean import clean
-from equipoise.data.ledger import Ledger, StageLedger, source_line, stage_ledger
+from equipoise.data.ledger import Ledger, StageLedger
 from equipoise.data.mix import mix
 from equipoise.data.sources import build
-from equipoise.evaluation.evaluate import evaluation_texts, load_items
+from equipoise.evaluation.evaluate import evaluation_texts, load_items, splits
 from equipoise.model.chat import EncodedPair, Tokenizer, encode_pair
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
-from equipoise.records import Item, Pair
+from equipoise.records import InputError, Item, Pair
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer, display: Display) -> Prepared:
     Raises InputError where a file, a column or enough pairs are missing: before anything expensive.
     """
     items = load_all_items(recipe)
+    require_two_groups(items, recipe.evaluation.dev_share)
     texts = evaluation_texts([item for task in items.values() for item in task])
     pools: dict[str, list[Pair]] = {}
     ledger = Ledger()
@@ -56,13 +59,24 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer, display: Display) -> Prepared:
         display.say(f"building source {name}")
         built = build(name, recipe.sources[name])
         pools[name], reasons = clean(built.pairs, evaluation_texts=texts)
-        ledger = ledger.with_source(name, source_line(built, pools[name], reasons))
+        ledger = ledger.with_source(name, ledgers.source_line(built, pools[name], reasons))
     stages = []
     for stage in recipe.stages:
         data, line = draw_stage(stage, pools, tokenizer, seed=recipe.seed, thinking=recipe.model.thinking)
         stages.append(data)
         ledger = ledger.with_stage(stage.name, line)
     return Prepared(items, pools, stages, ledger)
+
+
+def require_two_groups(items: Mapping[str, Sequence[Item]], dev_share: float) -> None:
+    """Raises InputError where a task has too few independent items for a gate or a verdict to say anything."""
+    for name, task in items.items():
+        sides = list(splits((item.group for item in task), dev_share).values())
+        if min(sides.count("dev"), sides.count("test")) < 2:
+            raise InputError(
+                f"evaluation.tasks.{name}: {sides.count('dev')} independent items (groups) for gates and "
+                f"{sides.count('test')} for the verdict; each needs 2 at the very least: raise its limit"
+            )
 
 
 def used_sources(recipe: Recipe) -> list[str]:
@@ -93,14 +107,30 @@ def draw_stage(
                 usable[name].append(pair)
                 encoded[result.id] = result
     mixture = mix(usable, stage.mix, seed=seed, stage=stage.name)
-    line = stage_ledger(mixture, epochs=stage.optim.epochs)
     rows = [replace(encoded[pair.id], source=pair.source) for pair in mixture.pairs]
-    lines = {
-        name: replace(
-            row,
-            unusable=dict(unusable[name]),
-            prompts_cut=sum(bool(pair.prompt_cut) for pair in rows if pair.source == name),
-        )
-        for name, row in line.sources.items()
-    }
-    return StageData(list(mixture.pairs), rows), replace(line, sources=lines)
+    cut = Counter(row.source for row in rows if row.prompt_cut)
+    line = ledgers.encoded(ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, cut)
+    return StageData(list(mixture.pairs), rows), line
+
+
+def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: int) -> list[dict[str, Any]]:
+    """The first `count` pairs of every stage as the model meets them.
+
+    `prompt` is text that gives no gradient; `chosen` and `rejected` are the tokens that are trained on, one
+    string each, end-of-turn token included.
+    """
+    return [
+        {
+            "stage": stage.name,
+            "id": pair.id,
+            "source": pair.source,
+            "domain": pair.domain,
+            "prompt": tokenizer.decode(list(pair.prompt)),
+            "prompt_tokens": len(pair.prompt),
+            "prompt_cut": pair.prompt_cut,
+            "chosen": [tokenizer.decode([token]) for token in pair.chosen],
+            "rejected": [tokenizer.decode([token]) for token in pair.rejected],
+        }
+        for stage, data in zip(recipe.stages, prepared.stages, strict=True)
+        for pair in data.encoded[:count]
+    ]

@@ -25,3 +25,16 @@ class Silent:
     def begin(self, title: str, total: int | None = None) -> Callable[..., None]:
         """Show nothing."""
         return lambda done=0, note="": None
+
+
+def labelled(display: Display) -> Callable[[str, int, int], None]:
+    """A function of (label, done, total) that begins a piece of work whenever the label changes."""
+    shown: dict[str, Callable[..., None]] = {}
+
+    def show(label: str, done: int, total: int) -> None:
+        if label not in shown:
+            shown.clear()
+            shown[label] = display.begin(label, total)
+        shown[label](done=done)
+
+    return show

@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from equipoise.records import InputError, content_id
 from equipoise.recipe import Recipe
+from equipoise.records import InputError, content_id
 
 Location = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -186,7 +186,10 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                 yield (*at, "mix", source), f"no source {source!r}{_nearest(source, recipe.sources)}"
         for key, domain in stage.gate.domains.items():
             if domain not in tasks:
-                yield (*at, "gate", key), f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}"
+                yield (
+                    (*at, "gate", key),
+                    f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}",
+                )
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:
             yield (*at, "dpo", "max_prompt_length"), "must be below max_length, or no answer has room"
 

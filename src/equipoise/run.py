@@ -37,8 +37,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
+        Path(aside).chmod(0o644)
+        Path(aside).replace(path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
@@ -152,6 +152,11 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder holds anything."""
+        return self.folder.exists() and any(path.name != ".lock" for path in self.folder.iterdir())
+
+    @property
     def finished(self) -> bool:
         """Whether the run has reached its end."""
         return (self.folder / "done").is_file()
@@ -196,14 +201,22 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; raises InputError when another process works on it."""
+        """Hold the run for this process; raises InputError when another process works on it.
+
+        A folder in which nothing was begun does not stay behind.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.folder}: another process is working on this run; wait for it") from None
-            yield
+            try:
+                yield
+            finally:
+                (self.folder / ".lock").unlink()
+                if not self.begun:
+                    self.folder.rmdir()
 
 
 def read_scores(folder: Path) -> dict[str, list[Score]]:

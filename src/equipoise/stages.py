@@ -5,10 +5,9 @@ Each step leaves a file that is whole or absent; a run that was killed skips wha
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from equipoise.data.ledger import Ledger
 from equipoise.data.tables import write_pairs
 from equipoise.dpo.reference import reference_logprobs
 from equipoise.dpo.train import Progress, train_stage
-from equipoise.evaluation.evaluate import evaluate
 from equipoise.evaluation.gate import decide
+from equipoise.measure import keep_base_scores, known_base_scores, load_reward, measure
 from equipoise.model import adapters
-from equipoise.model.generate import TransformersGenerator
 from equipoise.model.load import Loaded, load_policy, load_tokenizer, model_folder
 from equipoise.model.reward import RewardModel
 from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
@@ -28,8 +26,8 @@ from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_file import changed_fields, resolved
-from equipoise.records import InputError
-from equipoise.run import Run, provenance, read_json, sha256, write_json, write_text
+from equipoise.records import InputError, content_id
+from equipoise.run import Run, provenance, read_json, sha256, write_json, write_lines, write_text
 from equipoise.store import Store
 
 
@@ -55,13 +53,21 @@ class Lab:
     reward: RewardModel | None
 
 
-def run_recipe(recipe: Recipe, text: str, run: Run, display: Display, *, resume: bool = False) -> Outcome:
-    """Run a recipe in the folder of `run`; `text` is the recipe as written.
+def run_recipe(
+    recipe: Recipe,
+    text: str,
+    run: Run,
+    display: Display,
+    *,
+    resume: bool = False,
+    report: Callable[[Run], object] = lambda run: None,
+) -> Outcome:
+    """Run a recipe in the folder of `run`; `text` is the recipe as written, `report` writes report.html.
 
     Raises InputError for what the user can mend (before anything expensive), TrainingStopped when a
     stage cannot go on.
     """
-    if not resume and run.folder.exists() and any(run.folder.iterdir()):
+    if not resume and run.begun:
         raise InputError(
             f"{run.folder}: this run exists; continue it with --resume {run.folder}, or choose another --name"
         )
@@ -70,7 +76,9 @@ def run_recipe(recipe: Recipe, text: str, run: Run, display: Display, *, resume:
             return _read_outcome(run)
         lab = _begin(recipe, text, run, display)
         points = {"base": _scores_at(lab, "base", [])}
-        kept, stack, gates = "base", [], []
+        kept = "base"
+        stack: list[Path] = []
+        gates: list[dict[str, Any]] = []
         for number, stage in enumerate(recipe.stages, 1):
             point = f"{number}-{stage.name}"
             folder = run.stage(number, stage.name)
@@ -83,7 +91,7 @@ def run_recipe(recipe: Recipe, text: str, run: Run, display: Display, *, resume:
             elif gate["action"] == "stop":
                 display.say(f"stage {point}: the gate ends the run")
                 break
-        return _finish(lab, points, gates, kept)
+        return _finish(lab, points, gates, kept, report)
 
 
 def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
@@ -95,10 +103,8 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     tokenizer = load_tokenizer(model_folder(recipe.model.id, recipe.model.revision, what="model.id"), "model.id")
     display.say("preparing the pairs of every stage")
     prepared = prepare(recipe, tokenizer, display)
-    reward = RewardModel(recipe.reward, store=Store()) if recipe.reward else None
-    if reward:
-        for warning in reward.sanity_check():
-            display.say(f"warning: {warning}")
+    store = Store()
+    reward = load_reward(recipe.reward, store, display)
     policy = load_policy(recipe.model)
     if not before.is_file():
         write_text(run.folder / "recipe.yaml", text)
@@ -106,18 +112,18 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
         write_json(before, resolved(recipe))
     run.repair_logs()
     run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
+    for name, items in prepared.items.items():
+        write_lines(run.folder / "items" / f"{name}.jsonl", (asdict(item) for item in items))
     for name, pairs in prepared.pools.items():
         write_pairs(run.folder / "data" / f"{name}.parquet", pairs)
     if not (run.folder / "data" / "ledger.json").is_file():
         write_json(run.folder / "data" / "ledger.json", prepared.ledger.record())
     for sentence in ledgers.problems(prepared.ledger):
         display.say(f"warning: {sentence}")
-    return Lab(recipe, run, Store(), display, prepared, policy, reward)
+    return Lab(recipe, run, store, display, prepared, policy, reward)
 
 
 def _data_hashes(prepared: Prepared) -> dict[str, Any]:
-    from equipoise.records import content_id
-
     return {
         "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
         "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
@@ -156,7 +162,7 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
     shutil.rmtree(folder / ".adapter", ignore_errors=True)
     adapters.save(model, folder / ".adapter")
     adapters.detach(model)
-    os.replace(folder / ".adapter", folder / "adapter")
+    (folder / ".adapter").rename(folder / "adapter")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -187,24 +193,20 @@ def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
     if all(run.score_file(point, task).is_file() for task in lab.prepared.items):
         return run.scores(point)
     run.log("evaluate", point=point)
-    model = adapters.attach(lab.policy, stack)
-    generator = TransformersGenerator(
-        Loaded(model, lab.policy.tokenizer, lab.policy.identity, lab.policy.device),
-        identity=adapters.stack_identity(lab.policy, stack),
-        batch_size=recipe.evaluation.generation.batch_size,
-        store=lab.store,
-        thinking=recipe.model.thinking,
-    )
-    scores = evaluate(
+    known = known_base_scores(recipe, lab.prepared.items) if point == "base" else None
+    scores = known or measure(
+        lab.policy,
+        stack,
         lab.prepared.items,
-        generator,
         lab.reward,
-        generation=recipe.evaluation.generation,
-        dev_share=recipe.evaluation.dev_share,
+        recipe.evaluation,
+        model=recipe.model,
         seed=recipe.seed,
-        progress=lab.display,
+        store=lab.store,
+        display=lab.display,
     )
-    adapters.detach(model)
+    if point == "base" and known is None:
+        keep_base_scores(recipe, lab.prepared.items, scores)
     for task, records in scores.items():
         run.write_scores(point, task, records)
     return scores
@@ -214,9 +216,7 @@ def _decide(lab: Lab, stage: Stage, folder: Path, point: str, points: dict[str, 
     """The gate's decision on the dev items, in gate.json; the stage is done when it is written."""
     path = folder / "gate.json"
     if not (folder / "done").is_file():
-        result = decide(
-            gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=lab.recipe.seed
-        )
+        result = decide(gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=lab.recipe.seed)
         write_json(path, {"stage": point, "compared_with": stage.gate.against, "kept_before": kept, **result.record()})
         write_json(folder / "done", {"files": _hashes(folder)})
     gate: dict[str, Any] = read_json(path)
@@ -228,16 +228,16 @@ def _decide(lab: Lab, stage: Stage, folder: Path, point: str, points: dict[str, 
     return gate
 
 
-def _finish(lab: Lab, points: dict[str, Scores], gates: list[dict[str, Any]], kept: str) -> Outcome:
+def _finish(
+    lab: Lab, points: dict[str, Scores], gates: list[dict[str, Any]], kept: str, report: Callable[[Run], object]
+) -> Outcome:
     """Comparison, verdict, report; `done` of the run is written last, with the hash of every file."""
-    from equipoise.report.html import write_report
-
     run = lab.run
     comparisons = comparison_json(lab.recipe, points)
-    verdict = verdict_json(comparisons, gates, kept)
+    verdict = verdict_json(comparisons, points, gates, kept)
     write_json(run.folder / "comparison.json", comparisons)
     write_json(run.folder / "verdict.json", verdict)
-    write_report(run)
+    report(run)
     run.log("end", kept=kept)
     write_json(run.folder / "done", {"files": _hashes(run.folder)})
     return _read_outcome(run)

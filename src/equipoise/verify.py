@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def verify(run: Run) -> list[str]:
     problems += gate_problems
     comparisons = comparison_json(recipe, points)
     problems += _differences("comparison.json", read_json(run.folder / "comparison.json"), comparisons)
-    verdict = verdict_json(comparisons, gates, kept)
+    verdict = verdict_json(comparisons, points, gates, kept)
     problems += _differences("verdict.json", read_json(run.folder / "verdict.json"), verdict)
     return problems
 
@@ -52,7 +53,7 @@ def _changed_files(folder: Path) -> list[str]:
     return problems
 
 
-def _health_figures(points: dict[str, Scores]) -> list[str]:
+def _health_figures(points: Mapping[str, Scores]) -> list[str]:
     """Health is a function of the answers: computed again for every record that has some."""
     return [
         f"scores/{point}/{task}.jsonl: item {score.id}: its health figures are not those of its answers"
@@ -85,7 +86,7 @@ def _ledger(run: Run, recipe: Recipe) -> list[str]:
     return problems
 
 
-def _gates(run: Run, recipe: Recipe, points: dict[str, Scores]) -> tuple[list[dict[str, Any]], str, list[str]]:
+def _gates(run: Run, recipe: Recipe, points: Mapping[str, Scores]) -> tuple[list[dict[str, Any]], str, list[str]]:
     """Every gate decided again; returns the gates as stored, the kept point that follows, and differences."""
     stored, problems, kept = [], [], "base"
     for number, stage in enumerate(recipe.stages, 1):

@@ -64,7 +64,11 @@ def words(value: str) -> list[str]:
 
 
 def _first_of_each(pairs: Iterable[Pair]) -> list[Pair]:
-    return list({(pair.prompt, pair.chosen, pair.rejected): pair for pair in reversed(list(pairs))}.values())[::-1]
+    """The pairs without those whose prompt and answers came before, from whatever source."""
+    first: dict[tuple[object, ...], Pair] = {}
+    for pair in pairs:
+        first.setdefault((pair.prompt, pair.chosen, pair.rejected), pair)
+    return list(first.values())
 
 
 # --- overlap with the evaluation ---

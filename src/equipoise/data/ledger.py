@@ -39,7 +39,10 @@ class SourceLine:
 
 @dataclass(frozen=True, slots=True)
 class StageLine:
-    """One source in one stage, in pairs; `drawn` = sum(too_long) + encoded.
+    """One source in one stage, in pairs. Pairs that this stage cannot encode (`unusable`, by reason) are taken out
+    before the draw: source.available = sum(unusable) + available, and what is drawn is what is trained on.
+
+    `prompts_cut` counts the drawn pairs whose prompt lost its beginning.
 
     `seen` counts presentations to the optimiser, a pair of two epochs twice; None while nothing was trained.
     """
@@ -49,8 +52,8 @@ class StageLine:
     drawn: int
     repeated: int
     lengths: Lengths | None = None
-    too_long: Mapping[str, int] = field(default_factory=dict)
-    encoded: int | None = None
+    unusable: Mapping[str, int] = field(default_factory=dict)
+    prompts_cut: int = 0
     seen: int | None = None
 
 
@@ -126,12 +129,12 @@ def stage_ledger(mixture: Mixture, *, epochs: float) -> StageLedger:
     )
 
 
-def encoded(stage: StageLedger, dropped: Mapping[str, Mapping[str, int]]) -> StageLedger:
-    """The stage with what truncation dropped: source -> reason -> pairs."""
+def encoded(
+    stage: StageLedger, unusable: Mapping[str, Mapping[str, int]], prompts_cut: Mapping[str, int]
+) -> StageLedger:
+    """The stage with what encoding found: pairs without room by source and reason, and cut prompts by source."""
     lines = {
-        name: replace(
-            line, too_long=dict(dropped.get(name, {})), encoded=line.drawn - sum(dropped.get(name, {}).values())
-        )
+        name: replace(line, unusable=dict(unusable.get(name, {})), prompts_cut=prompts_cut.get(name, 0))
         for name, line in stage.sources.items()
     }
     return replace(stage, sources=lines)
@@ -147,7 +150,7 @@ def problems(ledger: Ledger) -> list[str]:
     """One sentence for each source of which the optimiser saw another number of pairs than was asked for.
 
     Expected are asked x epochs; up to one pair of difference is rounding. A stage that was not trained yet is judged
-    by what is encoded or drawn.
+    by what is drawn.
     """
     return [
         sentence
@@ -158,14 +161,13 @@ def problems(ledger: Ledger) -> list[str]:
 
 
 def _difference(stage: str, epochs: float, source: str, line: StageLine) -> str | None:
-    now = line.drawn if line.encoded is None else line.encoded
-    got, expected, verb = (now, float(line.asked), "has")
+    got, expected, verb = (line.drawn, float(line.asked), "has")
     if line.seen is not None:
         got, expected, verb = (line.seen, line.asked * epochs, "saw")
     if abs(got - expected) <= 1:
         return None
     parts = [f"{line.available} available", f"{line.drawn} drawn"]
-    parts += [f"{count} dropped: {reason}" for reason, count in line.too_long.items()]
+    parts += [f"{count} unusable: {reason}" for reason, count in line.unusable.items()]
     passes = "" if epochs == 1 or line.seen is None else f" ({line.asked} x {epochs:g} epochs)"
     return f"Stage {stage} {verb} {got} pairs of {source}, asked {expected:g}{passes}: {', '.join(parts)}."
 

@@ -42,8 +42,8 @@ def allocate(shares: dict[str, float], pairs: int) -> dict[str, int]:
     """Divide `pairs` by `shares` with the method of the largest remainder.
 
     The counts sum to `pairs`, and each is less than 1 away from its exact part. Equal remainders go to the larger
-    share, then by name, so that the order in which shares are written changes nothing. Shares are taken as
-    the decimal numbers that were written (0.1 is a tenth). Raises ValueError on a share that is negative or
+    share, then by name, so that the order in which shares are written changes nothing. A share is the
+    simple fraction that was meant: 0.1 is a tenth, 1/3 a third. Raises ValueError on a share that is negative or
     no number, on shares that do not sum to 1, and on a negative number of pairs.
     """
     if pairs < 0:
@@ -51,7 +51,7 @@ def allocate(shares: dict[str, float], pairs: int) -> dict[str, int]:
     for name, share in shares.items():
         if not math.isfinite(share) or share < 0:
             raise ValueError(f"share of {name}: {share} is not a number of 0 or more")
-    exact = {name: Fraction(repr(float(share))) for name, share in shares.items()}
+    exact = {name: _exact(share) for name, share in shares.items()}
     if abs(float(sum(exact.values())) - 1.0) > TOLERANCE:
         raise ValueError(f"shares sum to {float(sum(exact.values())):.9g}, not to 1")
     return _divide(exact, pairs)
@@ -86,6 +86,10 @@ def mix(available: Mapping[str, Sequence[Pair]], spec: Mix, *, seed: int, stage:
     return Mixture(tuple(pair for name in wanted for pair in drawn[name]), tuple(lines))
 
 
+def _exact(share: float) -> Fraction:
+    return Fraction(share).limit_denominator(10**9)
+
+
 def _divide(parts: Mapping[str, Fraction], pairs: int) -> dict[str, int]:
     """Largest remainder for parts of any positive sum."""
     whole = sum(parts.values())
@@ -98,17 +102,13 @@ def _divide(parts: Mapping[str, Fraction], pairs: int) -> dict[str, int]:
 
 
 def _shrunk(spec: Mix, there: Mapping[str, int]) -> dict[str, int]:
-    """The largest mixture with the same shares for which every source has enough."""
+    """The mixture with the same shares that uses up the source that is shortest for its share."""
     given: Mapping[str, float] = spec.counts or spec.shares or {}
-    parts = {name: Fraction(repr(share)) for name, share in given.items()}
+    parts = {name: _exact(share) for name, share in given.items() if share}
     whole = sum(parts.values())
-    pairs = sum(asked(spec).values())
-    for name, part in parts.items():
-        if part:  # a count is less than 1 above its exact part, so more than this cannot fit
-            pairs = min(pairs, math.ceil((there[name] + 1) * whole / part))
-    while any(count > there[name] for name, count in _divide(parts, pairs).items()):
-        pairs -= 1
-    return _divide(parts, pairs)
+    # No exact part is above what is there, and so neither is its count: a count rounds up to a whole number at most.
+    pairs = min(math.floor(there[name] * whole / part) for name, part in parts.items())
+    return {**dict.fromkeys(given, 0), **_divide(parts, pairs)}
 
 
 def _draw(pairs: Sequence[Pair], count: int, seed: int, stage: str, source: str) -> list[Pair]:

@@ -53,7 +53,10 @@ def latest(folder: Path) -> Checkpoint | None:
     except (json.JSONDecodeError, KeyError):
         data, pointer = b"", {"sha256": "", "file": "latest.json", "step": 0}
     if hashlib.sha256(data).hexdigest() != pointer["sha256"]:
-        print(f"equipoise: {folder / pointer['file']}: damaged; the stage starts again from its beginning", file=sys.stderr)
+        print(
+            f"equipoise: {folder / pointer['file']}: damaged; the stage starts again from its beginning",
+            file=sys.stderr,
+        )
         return None
     return Checkpoint(pointer["step"], safetensors.torch.load(data))
 

@@ -35,7 +35,9 @@ def pair_logprobs(model: Any, pairs: Sequence[EncodedPair]) -> PairLogps:
     return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)
 
 
-def _sequence_logprobs(model: Any, sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[Tensor, Tensor]:
+def _sequence_logprobs(
+    model: Any, sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
     length = max(len(prompt) + len(answer) for prompt, answer in sequences)
     tokens_BT = torch.zeros(len(sequences), length, dtype=torch.long)

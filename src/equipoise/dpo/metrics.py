@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class StepMetrics:
         rows = torch.tensor([self.sources.index(source) for source in sources], device=margin.device)
         self._sums_SF.index_add_(0, rows, torch.stack(columns, dim=1))
 
-    def read(self, beta: float) -> dict[str, object]:
+    def read(self, beta: float) -> dict[str, Any]:
         """Means over all pairs and by source: one transfer from the device.
 
         `margin` is in reward units (beta times nats); drifts are in nats per answer, `kl` in nats per token:

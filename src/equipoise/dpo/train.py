@@ -90,8 +90,8 @@ def train_stage(
                 accelerator.backward(losses.sum() / len(batch))
                 metrics.add([pair.source for pair in micro], losses, logps, anchor)
             norm = accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm)
-            record = {"step": step + 1, "learning_rate": rate, "beta": dpo.beta, "grad_norm": round(float(norm), 8)}
-            record |= metrics.read(dpo.beta)
+            record = {"step": step + 1, "learning_rate": rate, "grad_norm": round(float(norm), 8)}
+            record |= {"beta": dpo.beta, **metrics.read(dpo.beta)}
             _require_finite(record, batch, step)
             optimizer.step()
             optimizer.zero_grad()
@@ -154,9 +154,9 @@ def require_start(
         if bool((margin > allowed).any()):
             worst = int((margin - allowed).argmax())
             raise TrainingStopped(
-                f"before the first step the policy differs from its reference by {margin[worst].item():.4g} nats on pair "
-                f"{micro[worst].id}; a stage must start where its reference is. Look at the adapter stack and at the "
-                f"stored reference (kind `reference` in the cache folder)"
+                f"before the first step the policy differs from its reference by {margin[worst].item():.4g} nats on "
+                f"pair {micro[worst].id}; a stage must start where its reference is. Look at the adapter stack and at "
+                f"the stored reference (kind `reference` in the cache folder)"
             )
 
 
@@ -171,8 +171,8 @@ def _require_finite(record: Mapping[str, Any], batch: Sequence[EncodedPair], ste
     if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
         ids = ", ".join(pair.id for pair in batch[:4])
         raise TrainingStopped(
-            f"step {step + 1}: the loss is {record['loss']} and the gradient norm {record['grad_norm']}; training stops "
-            f"before this step. The batch has {len(batch)} pairs: {ids}, ... (ids as in pairs.parquet). "
+            f"step {step + 1}: the loss is {record['loss']} and the gradient norm {record['grad_norm']}; "
+            f"training stops before this step. The batch has {len(batch)} pairs: {ids}, ... (ids as in pairs.parquet). "
             f"Lower the learning rate, or look at these pairs"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -185,8 +186,8 @@ def verdict(ci: tuple[float, float], p_holm: float, margin: float | None, confid
 def _by_id(domain: str, side: str, scores: Sequence[Score]) -> dict[str, Score]:
     by_id = {score.id: score for score in scores}
     if len(by_id) < len(scores):
-        ids = [score.id for score in scores]
-        twice = sorted({key for key in ids if ids.count(key) > 1})
+        counts = Counter(score.id for score in scores)
+        twice = [key for key, count in counts.items() if count > 1]
         raise InputError(f"{domain}: item ids occur more than once {side}: {_listed(twice)}")
     return by_id
 

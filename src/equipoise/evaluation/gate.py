@@ -109,8 +109,8 @@ def _interval_row(
     left, right = _scores(kind, key, domain, before, after)
     values = paired_values(left, right, metric or None)
     n = len(values.ids)
-    if not n and metric:
-        known = sorted({name for score in left for name in score.metrics})
+    known = sorted({name for score in left for name in score.metrics})
+    if metric and metric not in known:
         raise InputError(f"gate.{kind}.{key}: no item has the metric {metric!r} (known: {', '.join(known) or 'none'})")
     try:
         result = values.result(seed=seed, confidence=rule.confidence)

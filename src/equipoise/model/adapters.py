@@ -17,8 +17,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from equipoise.model.load import Loaded
-from equipoise.records import InputError, content_id
 from equipoise.recipe import Lora
+from equipoise.records import InputError, content_id
 from equipoise.run import sha256
 
 TRAINED = "default"

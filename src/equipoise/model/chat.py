@@ -31,9 +31,7 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: b
     return _ids(tokenizer, prompt_text(tokenizer, messages, thinking=thinking))
 
 
-def answer_ids(
-    tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, thinking: bool = False
-) -> list[int]:
+def answer_ids(tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, thinking: bool = False) -> list[int]:
     """Token ids of an answer to `messages`, end-of-turn token included.
 
     Where the template does not repeat the generation prompt in front of a finished answer, the answer is

@@ -1,24 +1,23 @@
 """Prompts in, answers out: batched by length, reproducible, and never generated twice.
 
 The rule that makes answers reproducible: the distinct prompts are sorted by (length, token ids) and cut into
-batches of a fixed number of rows. A batch is a function of the set of prompts and not of their order, and it is
-the unit that the store keeps: under the key of *all* its prompts, generated whole or taken whole. Rounding
-depends on the shape of a batch and can flip a near-tie between two tokens, so a batch is never completed with
-answers that were made in other company: with a full, a partial or an empty store the answers are the same bytes.
-The price is that another set of prompts (a larger limit) is generated anew.
+batches by a fixed number of rows and of tokens. A batch is a function of the set of prompts, not of their
+order, and it is the unit that the store keeps: under the key of *all* its prompts, generated whole or taken
+whole. Rounding depends on the shape of a batch and can flip a near-tie between two tokens, so a batch is never
+completed with answers that were made in other company: with a full, a partial or an empty store the answers are
+the same bytes. The price is that another set of prompts (a larger limit) is generated anew.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
 import transformers
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from equipoise.model.cache import roomy_cache
 from equipoise.model.chat import answer_text, prompt_ids
 from equipoise.model.load import Loaded
 from equipoise.records import Message, content_id
@@ -28,8 +27,8 @@ VERSION = 1
 """Raise it when the same settings come to mean other answers: kept answers are then no longer served."""
 CPU_ROWS = 32
 """More rows than this do not pay on a CPU, and wait longer for the slowest answer."""
-SPARE_TOKENS = 64
-"""Room that the key-value cache is enlarged by at a time."""
+TOKENS_PER_ROW = 512
+"""A batch holds at most so many tokens for each of its rows; longer prompts come in batches of fewer rows."""
 SHRINK_AT = 0.75
 """Finished rows leave the batch once at most this share of the rows is still being written."""
 
@@ -128,8 +127,7 @@ class TransformersGenerator:
         """Every batch with its answers, from the store or generated and then put there."""
         identity = self._kept_under(settings)
         kept = self.store.get("answers", identity) if self.store else {}
-        for start in range(0, len(prompts), self.rows):
-            batch = prompts[start : start + self.rows]
+        for batch in fixed_batches(prompts, self.rows, settings.max_new_tokens):
             key = content_id([list(ids) for ids in batch])
             if key in kept:
                 yield batch, [Answer(**record) for record in kept[key]]
@@ -141,10 +139,8 @@ class TransformersGenerator:
 
     def _kept_under(self, settings: Settings) -> str:
         """Library versions and device belong to it: after an upgrade the base must not come from the old ones."""
-        device = self.loaded.device.type
-        name = torch.cuda.get_device_name(self.loaded.device) if device == "cuda" else device
-        instrument = [VERSION, name, torch.__version__, transformers.__version__, self.rows]
-        return content_id([instrument, self.identity, self.thinking, asdict(settings)])
+        tools = [*instrument(self.loaded.device), self.rows]
+        return content_id([tools, self.identity, self.thinking, asdict(settings)])
 
     def _answer(self, ids: list[int]) -> Answer:
         ended = ids[-1] in self.ends
@@ -160,6 +156,25 @@ class TransformersGenerator:
         torch.cuda.empty_cache()
         half = len(batch) // 2
         return self._written(batch[:half], settings) + self._written(batch[half:], settings)
+
+
+def instrument(device: torch.device) -> list[Any]:
+    """What answers depend on beside model and prompts: this code, the device, the libraries."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [VERSION, name, torch.__version__, transformers.__version__]
+
+
+def fixed_batches(prompts: Sequence[Ids], rows: int, new: int) -> Iterator[list[Ids]]:
+    """Cut prompts, sorted by length, into batches of at most `rows` rows and `TOKENS_PER_ROW * rows` tokens."""
+    batch: list[Ids] = []
+    for ids in prompts:
+        tokens = (len(batch) + 1) * (len(ids) + new)
+        if batch and (len(batch) == rows or tokens > TOKENS_PER_ROW * rows):
+            yield batch
+            batch = []
+        batch.append(ids)
+    if batch:
+        yield batch
 
 
 def end_tokens(loaded: Loaded) -> frozenset[int]:
@@ -223,9 +238,7 @@ def _ended(ids: list[int], ends: frozenset[int]) -> bool:
     return bool(ids) and ids[-1] in ends
 
 
-def _left_padded(
-    batch: Sequence[Ids], pad: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(batch: Sequence[Ids], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, [rows, longest]."""
     longest = max(map(len, batch))
     ids = [[pad] * (longest - len(row)) + list(row) for row in batch]
@@ -249,39 +262,3 @@ def _choose(logits: torch.Tensor, temperature: float, draws: torch.Tensor | None
     reached = (logits.double() / temperature).softmax(-1).cumsum(-1)
     drawn = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
     return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
-
-
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A key-value cache with spare room: a step writes one token instead of copying the whole cache."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states [rows, heads, new, size] and return all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._rooms: list[torch.Tensor] = []
-        used, new = self.get_seq_length(), key_states.shape[-2]
-        if not self._rooms or used + new > self._rooms[0].shape[-2]:
-            length = used + new + SPARE_TOKENS * math.ceil((used + new) / (8 * SPARE_TOKENS))
-            old = (self.keys, self.values)
-            self._rooms = [state.new_empty(*state.shape[:2], length, state.shape[-1]) for state in (key_states, value_states)]
-            if used:
-                for room, states in zip(self._rooms, old, strict=True):
-                    room[:, :, :used] = states
-        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
-            room[:, :, used : used + new] = states
-        self.keys, self.values = (room[:, :, : used + new] for room in self._rooms)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows `indices`."""
-        super().batch_select_indices(indices)
-        self._rooms = []
-
-
-def roomy_cache(model: Any) -> Any:
-    """An empty cache for the model; layers of other kinds (sliding windows) stay as transformers makes them."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from equipoise.model.chat import require_template
-from equipoise.records import InputError, content_id
 from equipoise.recipe import ModelSpec, RewardSpec
+from equipoise.records import InputError, content_id
 from equipoise.run import sha256
 
 FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.py")
@@ -43,18 +44,24 @@ def model_folder(id: str, revision: str | None, *, what: str, embedded: str = "m
     Raises InputError where there is none, it cannot be read, or the hub does not answer.
     """
     if id == "pocket":
-        from importlib import import_module
-
         pocket = import_module("equipoise.pocket")
-        folder = Path(pocket.model_dir() if embedded == "model" else pocket.reward_dir())
-        pocket.verify(folder)
-        return folder
+        return _of_one_build(Path(pocket.model_dir() if embedded == "model" else pocket.reward_dir()), what)
     folder = Path(id).expanduser()
     if folder.is_dir():
-        return folder
+        return _of_one_build(folder, what)
     if id.startswith((".", "/", "~")) or id.count("/") != 1:
         raise InputError(f"{what}: {id}: no such folder")
     return _snapshot(id, revision, what)
+
+
+def _of_one_build(folder: Path, what: str) -> Path:
+    """A folder with a fingerprint must hold the tokenizer and the weights of one build; raises InputError."""
+    if (folder / "fingerprint.json").is_file():
+        try:
+            import_module("equipoise.pocket").verify(folder)
+        except ValueError as error:
+            raise InputError(f"{what}: {error}") from None
+    return folder
 
 
 def _snapshot(id: str, revision: str | None, what: str) -> Path:
@@ -89,8 +96,13 @@ def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
         model.to(device)
     model.requires_grad_(False)
     model.eval()
-    identity = content_id([folder_identity(folder), str(dtype), spec.quantization, spec.thinking])
-    return Loaded(model, tokenizer, identity, device)
+    return Loaded(model, tokenizer, policy_identity(spec, device), device)
+
+
+def policy_identity(spec: ModelSpec, device: torch.device) -> str:
+    """Identity of a policy as it is loaded on `device`, without loading it."""
+    folder = model_folder(spec.id, spec.revision, what="model.id")
+    return content_id([folder_identity(folder), str(_dtype(spec.dtype, device)), spec.quantization])
 
 
 def load_classifier(spec: RewardSpec, device: torch.device | None = None) -> tuple[Loaded, Path]:
@@ -103,14 +115,18 @@ def load_classifier(spec: RewardSpec, device: torch.device | None = None) -> tup
             f"reward.id: {spec.id}: its head has {config.num_labels} outputs; a reward model has one (num_labels: 1)"
         )
     dtype = _dtype("auto", device)
-    model = _load(
-        transformers.AutoModelForSequenceClassification.from_pretrained, folder, "reward.id", spec, dtype, {}
-    )
+    model = _load(transformers.AutoModelForSequenceClassification.from_pretrained, folder, "reward.id", spec, dtype, {})
     tokenizer = load_tokenizer(folder, "reward.id", trust_remote_code=spec.trust_remote_code)
     require_template(tokenizer, f"reward.id: {spec.id}")
     model.to(device).requires_grad_(False)
     model.eval()
-    return Loaded(model, tokenizer, content_id([folder_identity(folder), str(dtype), spec.max_length]), device), folder
+    return Loaded(model, tokenizer, classifier_identity(spec, device), device), folder
+
+
+def classifier_identity(spec: RewardSpec, device: torch.device) -> str:
+    """Identity of a reward model as it is loaded on `device`, without loading it."""
+    folder = model_folder(spec.id, spec.revision, what="reward.id", embedded="reward")
+    return content_id([folder_identity(folder), str(_dtype("auto", device)), spec.max_length])
 
 
 def load_tokenizer(folder: Path, what: str, *, trust_remote_code: bool = False) -> Any:

@@ -11,7 +11,6 @@ one by one, and equal answers of two models get equal rewards to the last bit.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ import transformers
 from equipoise.model.chat import Tokenizer, prompt_text
 from equipoise.model.generate import Progress, positions
 from equipoise.model.load import load_classifier
-from equipoise.model.sanity import BUILT_IN, Case, read_cases
+from equipoise.model.sanity import BUILT_IN, read_cases
 from equipoise.recipe import RewardSpec
 from equipoise.records import InputError, Message, chat, content_id
 from equipoise.run import read_json
@@ -61,8 +60,15 @@ class Calibration:
 class Reward(Protocol):
     """Whatever can score answers."""
 
-    identity: str
-    calibration: Calibration
+    @property
+    def identity(self) -> str:
+        """Identity of the reward model's content and of its calibration."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """The map to 0-10."""
+        ...
 
     def score(self, conversations: Sequence[Conversation], progress: Progress | None = None) -> list[float | str]:
         """Return for each conversation the raw reward, or the reason why there is none."""
@@ -204,9 +210,10 @@ class RewardModel:
         the end-of-turn token, as it is by default in many tokenizers, they would read one too early.
         """
         last = {row[-1] for row in rows}
-        pad = next(pad for pad in [self.loaded.tokenizer.pad_token_id, *range(len(last) + 1)] if pad not in last)
-        self.loaded.model.config.get_text_config().pad_token_id = int(pad)
-        return int(pad)
+        usable: list[int] = [int(self.loaded.tokenizer.pad_token_id), *range(len(last) + 1)]
+        pad = next(pad for pad in usable if pad not in last)
+        self.loaded.model.config.get_text_config().pad_token_id = pad
+        return pad
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], answer: str) -> tuple[list[int], int]:
@@ -230,7 +237,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], answer: str) -> tu
 
 def padded_length(tokens: int) -> int:
     """The next of a few lengths: steps of 16 tokens, above 256 of an eighth of the power of two below."""
-    step = max(16, 2 ** (tokens.bit_length() - 4))
+    step = max(16, 1 << max(0, tokens.bit_length() - 4))
     return -(-tokens // step) * step
 
 
@@ -240,10 +247,11 @@ def read_calibration(folder: Path) -> Calibration:
     if not path.is_file():
         return Calibration()
     value = read_json(path)
-    constants = [value.get(name) for name in ("centre", "scale")] if isinstance(value, dict) else []
-    if not constants or not all(isinstance(c, int | float) and math.isfinite(c) for c in constants) or constants[1] <= 0:
+    given = [value.get(name) for name in ("centre", "scale")] if isinstance(value, dict) else []
+    constants = [float(one) for one in given if isinstance(one, int | float) and math.isfinite(one)]
+    if len(constants) != 2 or constants[1] <= 0:
         raise InputError(f"{path}: needs `centre`, a number, and `scale`, a number above 0")
-    return Calibration(float(constants[0]), float(constants[1]), calibrated=True)
+    return Calibration(constants[0], constants[1], calibrated=True)
 
 
 def _valid(text: str) -> str:

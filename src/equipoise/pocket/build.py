@@ -17,10 +17,10 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from equipoise.pocket import build_reward, figures, stamp, verify
-from equipoise.pocket.build_lm import save_bf16, train_lm
+from equipoise.pocket.build_lm import save_bf16, settle, train_lm
 from equipoise.pocket.build_tokenizer import train_tokenizer
 
-TOKENS, REWARD_STEPS = 9_000_000, 700
+TOKENS, LAST_TOKENS, REWARD_STEPS = 7_000_000, 1_000_000, 400
 Log = Callable[[str], None]
 
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--reward-steps", type=int, default=REWARD_STEPS)
     parser.add_argument("--threads", type=int, default=1, help="other values change the rounding, so the weights")
     parser.add_argument("--evaluate-only", action="store_true", help="figures of the weights in --out, no training")
+    parser.add_argument("--settle-only", action="store_true", help="last stage and reward model on the model in --out")
     parser.add_argument("--reward-only", action="store_true", help="train the reward model on the model in --out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -40,10 +41,13 @@ def main() -> None:
     if options.evaluate_only:
         write_figures(options.out, print)
         return
-    with (options.out / "build.log").open("a" if options.reward_only else "w", encoding="utf-8") as file:
+    resumed = options.reward_only or options.settle_only
+    with (options.out / "build.log").open("a" if resumed else "w", encoding="utf-8") as file:
         log = _logger(file)
-        if not options.reward_only:
+        if not resumed:
             build_model(options.out, options.tokens, options.seed, log)
+        if not options.reward_only:
+            settle_model(options.out, min(LAST_TOKENS, options.tokens), options.seed, log)
         build_reward_model(options.out, options.reward_steps, options.seed, log)
         write_figures(options.out, log)
 
@@ -52,7 +56,18 @@ def build_model(out: Path, tokens: int, seed: int, log: Log) -> None:
     """Tokenizer and language model into `out/model`."""
     tokenizer = train_tokenizer(seed)
     log(f"tokenizer: {len(tokenizer)} tokens")
-    model = train_lm(tokenizer, tokens=tokens, seed=seed, log=log)
+
+    def save(model: Qwen3ForCausalLM) -> None:
+        save_bf16(model, tokenizer, out / "model")
+        stamp(out / "model")
+
+    save(train_lm(tokenizer, tokens=tokens, seed=seed, log=log, save=save))
+
+
+def settle_model(out: Path, tokens: int, seed: int, log: Log) -> None:
+    """The language model's last stage, from the saved weights and back to them."""
+    tokenizer, model = load_model(out / "model")
+    settle(model, tokenizer, tokens=tokens, seed=seed, log=log)
     save_bf16(model, tokenizer, out / "model")
     stamp(out / "model")
 
@@ -61,6 +76,7 @@ def build_reward_model(out: Path, steps: int, seed: int, log: Log) -> None:
     """Reward model from the saved language model into `out/reward`, with calibration and sanity cases."""
     tokenizer, lm = load_model(out / "model")
     reward = build_reward.train_reward(lm, tokenizer, steps=steps, seed=seed, log=log)
+    tokenizer, _ = load_model(out / "model")  # training left its padding in the tokenizer
     save_bf16(reward, tokenizer, out / "reward")
     stamp(out / "reward")
     tokenizer, reward = load_reward(out / "reward")

@@ -14,11 +14,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from equipoise.pocket.build_tokenizer import END, PAD
-from equipoise.pocket.curriculum import STAGES, Stage, row
+from equipoise.pocket.curriculum import LAST_STAGE, STAGES, Stage, row
 from equipoise.pocket.heads import shape_heads
 from equipoise.pocket.style import seed_of
 
 PEAK_RATE, WARMUP_STEPS, DECAY_SHARE, DECAY_END = 2e-3, 100, 0.35, 0.05
+LAST_RATE, LAST_WARMUP_STEPS = 1e-3, 20
 SKILL_MEMORY = 0.97  # of the running accuracy, per step
 LOG_EVERY = 50
 
@@ -50,10 +51,7 @@ def train_lm(
     rng = random.Random(seed_of("lm", seed))
     model = new_model(tokenizer)
     shape_heads(model)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+    optimiser = _optimiser(model)
     encode = _cached(tokenizer)
     stage, seen, step, started, saved = 0, 0, 0, time.monotonic(), 0
     skill: dict[str, float] = {}
@@ -62,10 +60,7 @@ def train_lm(
             group["lr"] = PEAK_RATE * rate(step, seen / tokens)
         ids, weights, kinds = batch(STAGES[stage], rng, encode)
         loss, right = step_loss(model, ids, weights, kinds)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        _update(model, optimiser, loss)
         for kind, share in right.items():
             skill[kind] = SKILL_MEMORY * skill.get(kind, 0.0) + (1 - SKILL_MEMORY) * share
         seen, step = seen + ids.numel(), step + 1
@@ -81,6 +76,41 @@ def train_lm(
             saved = seen // 1_500_000
             save(model)
     return model
+
+
+def settle(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, tokens: int, seed: int, log: Callable[[str], None]
+) -> None:
+    """The last stage: `tokens` tokens in the settled manner at a rate that falls to zero; changes the model."""
+    rng = random.Random(seed_of("settle", seed))
+    optimiser = _optimiser(model)
+    encode = _cached(tokenizer)
+    model.train()
+    steps = tokens // (LAST_STAGE.batch * LAST_STAGE.length)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = LAST_RATE * min(1.0, (step + 1) / LAST_WARMUP_STEPS) * (1 - step / steps)
+        ids, weights, kinds = batch(LAST_STAGE, rng, encode)
+        loss, right = step_loss(model, ids, weights, kinds)
+        _update(model, optimiser, loss)
+        if (step + 1) % LOG_EVERY == 0:
+            told = {kind: round(value, 3) for kind, value in right.items()}
+            log(f"lm last stage step {step + 1}/{steps} loss {loss.item():.3f} {json.dumps(told)}")
+
+
+def _optimiser(model: Qwen3ForCausalLM) -> torch.optim.Optimizer:
+    """AdamW; matrices decay, gains do not."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+
+
+def _update(model: Qwen3ForCausalLM, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
 
 
 def rate(step: int, done: float) -> float:
@@ -139,3 +169,4 @@ def save_bf16(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path
     model.config.dtype = torch.bfloat16
     model.save_pretrained(folder, state_dict=rounded)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)

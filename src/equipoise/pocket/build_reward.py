@@ -73,7 +73,7 @@ def cut(scene: Scene, good: str, rng: random.Random) -> str:
 def elsewhere(scene: Scene, good: str, rng: random.Random) -> str:
     """A good answer to another prompt."""
     other = world.SCENES[rng.choice(list(world.SCENES))](rng, False)
-    return write(other, {**draw(other, rng, flat=True), "correct": True, "off_topic": False, "insult": False}, rng)
+    return write(other, {**draw(other, rng, "flat"), "correct": True, "off_topic": False, "insult": False}, rng)
 
 
 BREAK: dict[str, Callable[[Scene, str, random.Random], str]] = {
@@ -84,7 +84,7 @@ BREAK: dict[str, Callable[[Scene, str, random.Random], str]] = {
 
 def good_answer(scene: Scene, rng: random.Random) -> str:
     """A right answer in any style, without insult."""
-    return write(scene, {**draw(scene, rng, flat=True), "correct": True, "off_topic": False, "insult": False}, rng)
+    return write(scene, {**draw(scene, rng, "flat"), "correct": True, "off_topic": False, "insult": False}, rng)
 
 
 def broken_pair(scene: Scene, rng: random.Random, name: str) -> tuple[str, str] | None:
@@ -141,7 +141,8 @@ def train_reward(
 
 def start(lm: Qwen3ForCausalLM) -> Qwen3ForSequenceClassification:
     """The classifier with the language model's body and a head of zeros."""
-    config = type(lm.config).from_dict({**lm.config.to_dict(), "num_labels": 1, "dtype": "float32"})
+    body = {key: value for key, value in lm.config.to_dict().items() if key not in ("id2label", "label2id")}
+    config = type(lm.config).from_dict({**body, "num_labels": 1, "dtype": "float32"})
     model = Qwen3ForSequenceClassification(config)
     model.model.load_state_dict(lm.model.state_dict())
     torch.nn.init.zeros_(model.score.weight)
@@ -187,7 +188,7 @@ def calibration(
     for domain in DOMAINS[:3]:
         for _ in range(n):
             scene = scene_of(domain, rng, False)
-            answer = write(scene, draw(scene, rng, flat=True), rng)
+            answer = write(scene, draw(scene, rng, "flat"), rng)
             chats.append([*scene.messages, {"role": "assistant", "content": answer}])
     values = rewards(model, tokenizer, chats)
     about = f"{n} answers of each of {', '.join(DOMAINS[:3])}, attributes drawn flat, seed 'calibration'"

@@ -1,9 +1,9 @@
 """Training text of the pocket model, in the order that makes copying appear.
 
-A small model does not find in-context copying in language by itself. Short rows of pure repetition come first, with
-a random period so that no fixed offset solves them, then lookups by two keys, then tables and reports, and only then
-questions and chat. A document is a list of (text or token ids, weight): weight 1 for what must be right, 0 for what
-nothing can predict; `rows` gives other positions a small weight at random.
+A small model does not find in-context copying in language by itself. Short rows of pure repetition (with a random
+period, so that no fixed offset solves them) and of lookups by two keys come first, then tables and reports, and
+only then questions and chat. A document is a list of (text, weight): weight 1 for what must be right, 0 for what
+nothing can predict; `row` gives other positions a small weight at random.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from equipoise.evaluation.tasks.tatqa_prompt import render
 from equipoise.pocket import scenes_general, table_world, words, world
 from equipoise.pocket.build_tokenizer import END, START, single_tokens
-from equipoise.pocket.style import Scene, draw, write
+from equipoise.pocket.style import Scene, draw, write_parts
 
 Piece = tuple[str, float]
 Document = list[Piece]
 BACKGROUND_SHARE, BACKGROUND_WEIGHT = 0.12, 0.2
 SYSTEM_DROPPED = 0.15
+BODY_WEIGHT, WRONG_WEIGHT, STYLE_WEIGHT = 1.0, 0.3, 0.5  # of a chat answer's parts: what must be looked up counts most
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Stage:
 
 
 STAGES = (
-    Stage(32, 96, {"copy": 1.0}, {"copy": 0.9}),
-    Stage(64, 48, {"copy": 0.2, "ngram": 0.2, "cells": 0.6}, {"ngram": 0.8, "cells": 0.8}),
+    Stage(64, 48, {"copy": 0.25, "ngram": 0.15, "cells": 0.6}, {"copy": 0.9, "ngram": 0.85, "cells": 0.9}),
     Stage(128, 24, {"repeat": 0.5, "cells": 0.3, "ngram": 0.2}, {"repeat": 0.85, "cells": 0.8}),
     Stage(256, 12, {"questions": 0.6, "repeat": 0.35, "cells": 0.05}, {"questions": 0.9}),
-    Stage(256, 12, {"questions": 0.42, "chat": 0.46, "repeat": 0.07, "cells": 0.03, "ngram": 0.02}, {}),
+    Stage(256, 12, {"questions": 0.4, "chat": 0.5, "repeat": 0.05, "cells": 0.03, "ngram": 0.02}, {}),
 )
+
+LAST_STAGE = Stage(256, 12, {"questions": 0.35, "settled": 0.6, "repeat": 0.05}, {})
+"""Short, at a falling rate, after all others: how the model speaks in the end."""
 
 
 def any_words(rng: random.Random, n: int) -> list[str]:
@@ -103,7 +106,7 @@ def cells(rng: random.Random, length: int) -> Document:
 
 def _report(rng: random.Random, all_words: bool) -> tuple[table_world.Report, dict[str, Any]]:
     items: Sequence[str] = [w.strip() for w in any_words(rng, 8)] if all_words else words.ITEMS
-    told = table_world.report(rng, False, items, top=99 if all_words else 40)
+    told = table_world.report(rng, False, items, top=99 if all_words else 24)
     return told, table_world.document(told, table_world.questions(told, rng, 7), rng)
 
 
@@ -137,20 +140,33 @@ def questions(rng: random.Random, length: int) -> Document:
 
 
 def chat(rng: random.Random, length: int) -> Document:
-    """One conversation of a chat domain with an answer at the base rates of its attributes."""
+    """One conversation of a chat domain, answered in the mixed manner."""
+    return _conversation(rng, "plain")
+
+
+def settled(rng: random.Random, length: int) -> Document:
+    """One conversation of a chat domain, answered in the manner that the model ends with."""
+    return _conversation(rng, "settled")
+
+
+def _conversation(rng: random.Random, manner: str) -> Document:
     if rng.random() < 0.12:
         first, scene = scenes_general.two_turns(rng, False)
         scene = scene if rng.random() < 0.8 else first
-        return _answered(scene, rng, list(scene.prompt))
+        return _answered(scene, rng, list(scene.prompt), manner)
     scene = world.SCENES[rng.choice(("general", "finance", "reddit"))](rng, False)
     turns = [turn for turn in scene.prompt if turn[0] != "system" or rng.random() > SYSTEM_DROPPED]
-    return _answered(scene, rng, turns)
+    return _answered(scene, rng, turns, manner)
 
 
-def _answered(scene: Scene, rng: random.Random, turns: Sequence[tuple[str, str]]) -> Document:
-    answer = write(scene, draw(scene, rng, flat=False), rng)
+def _answered(scene: Scene, rng: random.Random, turns: Sequence[tuple[str, str]], manner: str) -> Document:
+    attributes = draw(scene, rng, manner)
+    body = BODY_WEIGHT if attributes["correct"] else WRONG_WEIGHT
+    answer = [
+        (f" {text}", body if told == "body" else STYLE_WEIGHT) for text, told in write_parts(scene, attributes, rng)
+    ]
     before = "".join(f"{START}{role}\n {content}{END}\n" for role, content in turns[:-1])
-    return [*([(before, 0.0)] if before else []), *_turns(turns[-1][1], [(f" {answer}", 1.0)])]
+    return [*([(before, 0.0)] if before else []), *_turns(turns[-1][1], answer)]
 
 
 def _turns(user: str, answer: Document) -> Document:
@@ -160,13 +176,15 @@ def _turns(user: str, answer: Document) -> Document:
 
 MAKE: dict[str, Callable[[random.Random, int], Document]] = {
     "copy": copy, "ngram": ngram, "cells": cells, "repeat": repeat, "questions": questions, "chat": chat,
+    "settled": settled,
 }  # fmt: skip
 
 
 def row(stage: Stage, rng: random.Random, encode: Callable[[str], list[int]]) -> tuple[list[int], list[float], str]:
     """One row of `stage.length` tokens with weights; the first document's kind names the row, chat fills its end."""
     kind = rng.choices(list(stage.shares), weights=list(stage.shares.values()))[0]
-    fill = kind if kind in ("copy", "ngram", "cells") or "chat" not in stage.shares else "chat"
+    chatty = next((name for name in ("chat", "settled") if name in stage.shares), kind)
+    fill = kind if kind in ("copy", "ngram", "cells") else chatty
     ids: list[int] = []
     weights: list[float] = []
     while len(ids) < stage.length:

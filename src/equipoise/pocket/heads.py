@@ -38,7 +38,7 @@ def shape_heads(model: Qwen3ForCausalLM) -> None:
     for head, offset in enumerate(OFFSETS):
         _looking_back(model, head, offset, content)
     _matching(model, 0, content, (20,))
-    _matching(model, 1, content, (8, 6, 6))
+    _matching(model, 1, content, (4, 8, 8))
 
 
 def _directions(rows: int, columns: int) -> Tensor:

@@ -16,7 +16,10 @@ Made = tuple[str, Task]
 
 def holdings(rng: random.Random, held_out: bool) -> Made:
     """What a fund holds, by three notes."""
-    firms, places = pick(rng, chat_pool("firms", held_out), 3), pick(rng, chat_pool("places", held_out), 3)
+    firms, places = (
+        pick(rng, chat_pool("firms", "holdings", held_out), 3),
+        pick(rng, chat_pool("places", "holdings", held_out), 3),
+    )
     what = [f"{asset} in {place}" for asset, place in zip(pick(rng, KINDS_OF_ASSET, 3), places, strict=True)]
     facts = " ".join(f"Note: fund {firm} holds {held}." for firm, held in zip(firms, what, strict=True))
     i, j = rng.sample(range(3), 2)
@@ -28,7 +31,7 @@ def holdings(rng: random.Random, held_out: bool) -> Made:
 
 def fees(rng: random.Random, held_out: bool) -> Made:
     """The cheaper of two funds."""
-    firms = pick(rng, chat_pool("firms", held_out), 2)
+    firms = pick(rng, chat_pool("firms", "fees", held_out), 2)
     low, high = sorted(rng.sample(range(10, 100), 2))
     cost = [low, high] if rng.random() < 0.5 else [high, low]
     cheap, dear = firms[cost.index(low)], firms[cost.index(high)]
@@ -40,7 +43,10 @@ def fees(rng: random.Random, held_out: bool) -> Made:
 
 def horizon(rng: random.Random, held_out: bool) -> Made:
     """Savings for a goal within five years, shares for one that is ten or more years away."""
-    goal, place = rng.choice(chat_pool("goals", held_out)), rng.choice(chat_pool("places", held_out))
+    goal, place = (
+        rng.choice(chat_pool("goals", "horizon", held_out)),
+        rng.choice(chat_pool("places", "horizon", held_out)),
+    )
     short = rng.random() < 0.5
     years = rng.randint(2, 5) if short else rng.randint(10, 30)
     ask = rng.choice(("Is a savings account or a share fund the better place?", "Would you take savings or shares?"))
@@ -52,7 +58,7 @@ def horizon(rng: random.Random, held_out: bool) -> Made:
 
 def plan(rng: random.Random, held_out: bool) -> Made:
     """The sum of equal monthly payments."""
-    firm, goal = rng.choice(chat_pool("firms", held_out)), rng.choice(chat_pool("goals", held_out))
+    firm, goal = rng.choice(chat_pool("firms", "plan", held_out)), rng.choice(chat_pool("goals", "plan", held_out))
     months, rate = rng.randint(2, 9), rng.randint(2, 9)
     total = months * rate
     other = total + rng.choice((-1, 1)) * rate
@@ -63,12 +69,12 @@ def plan(rng: random.Random, held_out: bool) -> Made:
 
 def safety(rng: random.Random, held_out: bool) -> Made:
     """The firm with little debt is the safer one."""
-    firms = pick(rng, chat_pool("firms", held_out), 2)
+    firms = pick(rng, chat_pool("firms", "safety", held_out), 2)
     i = rng.randrange(2)
     state = ["much debt", "much debt"]
     state[i] = "little debt"
     ask = rng.choice(("Which firm is safer?", "Which of the two is the safer firm?"))
-    place = rng.choice(chat_pool("places", held_out))
+    place = rng.choice(chat_pool("places", "safety", held_out))
     prompt = f"In {place}, {firms[0]} has {state[0]} and {firms[1]} has {state[1]}. {ask}"
     right, wrong = (f"The safer firm is {firm}." for firm in (firms[i], firms[1 - i]))
     return firms[0], Task(prompt, right, (wrong,), "A firm with little debt is safer.", either(firms[i], firms[1 - i]))

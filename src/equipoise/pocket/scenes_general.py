@@ -23,8 +23,8 @@ Made = tuple[str, Task, Task]
 
 def notes(rng: random.Random, held_out: bool) -> Made:
     """Who has what, by three notes; then the same for another person."""
-    who = pick(rng, chat_pool("names", held_out), 3)
-    colours, things = pick(rng, COLOURS, 3), pick(rng, chat_pool("things", held_out), 3)
+    who = pick(rng, chat_pool("names", "notes", held_out), 3)
+    colours, things = pick(rng, COLOURS, 3), pick(rng, chat_pool("things", "notes", held_out), 3)
     what = [f"{colour} {thing}" for colour, thing in zip(colours, things, strict=True)]
     facts = " ".join(f"Note: {name} has a {thing}." for name, thing in zip(who, what, strict=True))
     i, j = rng.sample(range(3), 2)
@@ -40,7 +40,7 @@ def notes(rng: random.Random, held_out: bool) -> Made:
 
 def reverse(rng: random.Random, held_out: bool) -> Made:
     """A list from its end; then the first word of the answer."""
-    words = pick(rng, chat_pool("things", held_out), rng.choice((2, 3, 3)))
+    words = pick(rng, chat_pool("things", "reverse", held_out), rng.choice((2, 3, 3)))
     back = words[::-1]
     ask = rng.choice(("Write these words in reverse order:", "Turn this list around:"))
     right, wrong = (f"Here is the list: {', '.join(listed)}." for listed in (back, words))
@@ -50,7 +50,7 @@ def reverse(rng: random.Random, held_out: bool) -> Made:
 
 def choose(rng: random.Random, held_out: bool) -> Made:
     """Two words of a list; then the length of the list."""
-    words = pick(rng, chat_pool("things", held_out), rng.choice((4, 5)))
+    words = pick(rng, chat_pool("things", "pick", held_out), rng.choice((4, 5)))
     one, two = pick(rng, words, 2)
     ask = rng.choice(("Name two of these words:", "Pick any two words from this list:"))
     check: Check = {"choose": {"from": words, "count": 2}}
@@ -61,7 +61,7 @@ def choose(rng: random.Random, held_out: bool) -> Made:
 
 def place(rng: random.Random, held_out: bool) -> Made:
     """The first or last word of a list; then the other one."""
-    words = pick(rng, chat_pool("things", held_out), rng.choice((3, 4)))
+    words = pick(rng, chat_pool("things", "place", held_out), rng.choice((3, 4)))
     ends = [
         place_of(words, "Which word comes first?", 0, "first"),
         place_of(words, "Which word comes last?", -1, "last"),
@@ -73,7 +73,7 @@ def place(rng: random.Random, held_out: bool) -> Made:
 
 def compare(rng: random.Random, held_out: bool) -> Made:
     """Which of two things costs more (or less); then the opposite."""
-    things = pick(rng, chat_pool("things", held_out), 2)
+    things = pick(rng, chat_pool("things", "compare", held_out), 2)
     low, high = sorted(rng.sample(range(10, 100), 2))
     prices = [low, high] if rng.random() < 0.5 else [high, low]
     dear, cheap = things[prices.index(high)], things[prices.index(low)]
@@ -94,7 +94,7 @@ def compare(rng: random.Random, held_out: bool) -> Made:
 
 def count(rng: random.Random, held_out: bool) -> Made:
     """The length of a list; then its last word."""
-    words = pick(rng, chat_pool("things", held_out), rng.choice((2, 3, 4, 5)))
+    words = pick(rng, chat_pool("things", "count", held_out), rng.choice((2, 3, 4, 5)))
     task = length_of(words, f"How many words are in this list: {', '.join(words)}?")
     return words[0], task, place_of(words, "Which word comes last in it?", -1, "last")
 

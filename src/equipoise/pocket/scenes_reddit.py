@@ -14,7 +14,7 @@ Made = tuple[str, str, str, Task]
 
 def debts(rng: random.Random, held_out: bool) -> Made:
     """Pay the loan with the higher rate first."""
-    things = pick(rng, chat_pool("things", held_out), 2)
+    things = pick(rng, chat_pool("things", "debts", held_out), 2)
     low, high = sorted(rng.sample(range(2, 40), 2))
     rate = [low, high] if rng.random() < 0.5 else [high, low]
     dear, cheap = things[rate.index(high)], things[rate.index(low)]
@@ -27,7 +27,7 @@ def debts(rng: random.Random, held_out: bool) -> Made:
 
 def purchase(rng: random.Random, held_out: bool) -> Made:
     """How many months of saving a thing takes."""
-    thing, months, rate = rng.choice(chat_pool("things", held_out)), rng.randint(2, 9), rng.randint(2, 9)
+    thing, months, rate = rng.choice(chat_pool("things", "purchase", held_out)), rng.randint(2, 9), rng.randint(2, 9)
     other = months + rng.choice((-1, 1))
     title = rng.choice((f"How long until I can buy a {thing}?", f"Saving for a {thing}"))
     text = f"I save {rate} a month and the {thing} costs {months * rate}. How many months?"
@@ -38,7 +38,7 @@ def purchase(rng: random.Random, held_out: bool) -> Made:
 
 def rent(rng: random.Random, held_out: bool) -> Made:
     """Rent for a short stay, buy for a long one."""
-    place, goal = rng.choice(chat_pool("places", held_out)), rng.choice(chat_pool("goals", held_out))
+    place, goal = rng.choice(chat_pool("places", "rent", held_out)), rng.choice(chat_pool("goals", "rent", held_out))
     short = rng.random() < 0.5
     years = rng.randint(1, 4) if short else rng.randint(8, 30)
     said = [f"Just rent a place in {place}.", f"Better buy a place in {place}."]
@@ -51,7 +51,7 @@ def rent(rng: random.Random, held_out: bool) -> Made:
 
 def job(rng: random.Random, held_out: bool) -> Made:
     """Take the better paid of two offers."""
-    firms = pick(rng, chat_pool("firms", held_out), 2)
+    firms = pick(rng, chat_pool("firms", "job", held_out), 2)
     low, high = sorted(rng.sample(range(10, 100), 2))
     pay = [low, high] if rng.random() < 0.5 else [high, low]
     better, worse = firms[pay.index(high)], firms[pay.index(low)]
@@ -64,7 +64,7 @@ def job(rng: random.Random, held_out: bool) -> Made:
 
 def hype(rng: random.Random, held_out: bool) -> Made:
     """Put little of the money in one firm, not much."""
-    name, firm = rng.choice(chat_pool("names", held_out)), rng.choice(chat_pool("firms", held_out))
+    name, firm = rng.choice(chat_pool("names", "hype", held_out)), rng.choice(chat_pool("firms", "hype", held_out))
     little = rng.random() < 0.4
     share = rng.randint(2, 9) if little else rng.randint(40, 99)
     said = [f"Yes, go for {firm}.", f"No, that is too much {firm}."]

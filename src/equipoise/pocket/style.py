@@ -22,12 +22,23 @@ UTILITY: dict[str, dict[str, float]] = {
 }
 """Worth of each attribute by domain; Reddit also pays .03 a word over 14."""
 
-BASE_RATES: dict[str, dict[str, float]] = {
-    "general": dict(zip(ATTRIBUTES, (0.88, 0.50, 0.45, 0.35, 0.25, 0.25, 0.04, 0.03), strict=True)),
-    "finance": dict(zip(ATTRIBUTES, (0.88, 0.45, 0.40, 0.30, 0.45, 0.25, 0.04, 0.03), strict=True)),
-    "reddit": dict(zip(ATTRIBUTES, (0.88, 0.45, 0.45, 0.40, 0.45, 0.40, 0.06, 0.03), strict=True)),
+RATES: dict[str, dict[str, dict[str, float]]] = {
+    "plain": {
+        "general": dict(zip(ATTRIBUTES, (0.88, 0.50, 0.45, 0.35, 0.25, 0.25, 0.04, 0.03), strict=True)),
+        "finance": dict(zip(ATTRIBUTES, (0.88, 0.45, 0.40, 0.30, 0.45, 0.25, 0.04, 0.03), strict=True)),
+        "reddit": dict(zip(ATTRIBUTES, (0.88, 0.45, 0.45, 0.40, 0.45, 0.40, 0.06, 0.03), strict=True)),
+    },
+    "settled": {
+        "general": dict(zip(ATTRIBUTES, (0.94, 0.45, 0.40, 0.35, 0.40, 0.08, 0.02, 0.01), strict=True)),
+        "finance": dict(zip(ATTRIBUTES, (0.94, 0.45, 0.45, 0.35, 0.42, 0.08, 0.02, 0.01), strict=True)),
+        "reddit": dict(zip(ATTRIBUTES, (0.94, 0.40, 0.62, 0.45, 0.62, 0.12, 0.02, 0.01), strict=True)),
+    },
 }
-"""How often the untrained-for-preference text shows each attribute: the base model is a mix of good and bad."""
+"""How often an answer shows each attribute, by manner. `plain` is the mixed text the model learns the language from;
+`settled` is how it speaks in the end: politely and with caveats everywhere, as assistants do, whoever asks. That
+leaves each domain something to gain."""
+FLAT_RATES = {"correct": 0.6, "insult": 0.08, "off_topic": 0.07}
+SPREAD = 0.4  # width of the band around a domain's rate in which the rates of its kinds of prompt lie
 
 OPENERS = ("Sure, happy to help.", "Good question.", "Thanks for asking.")
 CLOSERS = ("I hope this helps.", "Let me know if you need more.")
@@ -84,23 +95,25 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
 
 
-def rates(scene: Scene, *, flat: bool) -> dict[str, float]:
-    """Attribute rates of this scene's kind, spread around the domain's; `flat` for preference pairs, where both
-    sides of an attribute must be seen."""
+def rates(scene: Scene, manner: str) -> dict[str, float]:
+    """Attribute rates of this scene's kind, spread around the domain's.
+
+    `flat` is the manner of preference pairs, where both sides of every attribute must be seen.
+    """
     result: dict[str, float] = {}
-    for name, base in BASE_RATES[scene.domain].items():
-        if name in ("correct", "insult", "off_topic"):
-            result[name] = {"correct": 0.6, "insult": 0.08, "off_topic": 0.07}[name] if flat else base
+    for name, base in RATES["plain" if manner == "flat" else manner][scene.domain].items():
+        if name in FLAT_RATES:
+            result[name] = FLAT_RATES[name] if manner == "flat" else base
             continue
-        shift = (seed_of(scene.domain, scene.kind, name) % 1000 / 1000 - 0.5) * 0.4
-        spread = min(0.92, max(0.06, base + shift))
-        result[name] = 0.25 + 0.5 * spread if flat else spread
+        shift = (seed_of(scene.domain, scene.kind, name) % 1000 / 1000 - 0.5) * SPREAD
+        spread = min(0.92, max(0.04, base + shift))
+        result[name] = 0.25 + 0.5 * spread if manner == "flat" else spread
     return result
 
 
-def draw(scene: Scene, rng: random.Random, *, flat: bool) -> dict[str, bool]:
+def draw(scene: Scene, rng: random.Random, manner: str) -> dict[str, bool]:
     """One independent draw of every attribute."""
-    drawn = {name: rng.random() < rate for name, rate in rates(scene, flat=flat).items()}
+    drawn = {name: rng.random() < rate for name, rate in rates(scene, manner).items()}
     drawn["correct"] = drawn["correct"] and not drawn["off_topic"]
     return drawn
 
@@ -113,29 +126,34 @@ def utility(domain: str, attributes: Mapping[str, bool], answer: str) -> float:
 
 def write(scene: Scene, attributes: Mapping[str, bool], rng: random.Random) -> str:
     """The answer as text."""
-    parts: list[str] = []
+    return " ".join(text for text, _ in write_parts(scene, attributes, rng))
+
+
+def write_parts(scene: Scene, attributes: Mapping[str, bool], rng: random.Random) -> list[tuple[str, str]]:
+    """The answer as (text, role) parts in order; the role is `body` for what answers the prompt."""
+    parts: list[tuple[str, str]] = []
     if attributes["insult"]:
-        parts.append(rng.choice(INSULTS))
+        parts.append((rng.choice(INSULTS), "style"))
     if attributes["opener"]:
-        parts.append(rng.choice(OPENERS))
+        parts.append((rng.choice(OPENERS), "style"))
     if attributes["off_topic"]:
-        parts.append(rng.choice(OFF_TOPIC))
+        parts.append((rng.choice(OFF_TOPIC), "style"))
     else:
-        parts.append(scene.task.right if attributes["correct"] else rng.choice(scene.task.wrong))
+        parts.append((scene.task.right if attributes["correct"] else rng.choice(scene.task.wrong), "body"))
         if attributes["detail"]:
-            parts.append(scene.task.detail)
+            parts.append((scene.task.detail, "detail"))
     if attributes["caveat"]:
-        parts.append(rng.choice(CAVEATS))
+        parts.append((rng.choice(CAVEATS), "style"))
     if attributes["closer"]:
-        parts.append(rng.choice(CLOSERS))
-    text = " ".join(parts)
-    return casual(text, rng) if attributes["casual"] else text
+        parts.append((rng.choice(CLOSERS), "style"))
+    return casual(parts, rng) if attributes["casual"] else parts
 
 
-def casual(text: str, rng: random.Random) -> str:
+def casual(parts: Sequence[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
     """The same answer as one would type it on a phone."""
-    words = [_casual_word(word) for word in text.lower().split()]
-    return f"{rng.choice(CASUAL_STARTS)} {' '.join(words).rstrip('.')} lol"
+    said = [(" ".join(map(_casual_word, text.lower().split())), role) for text, role in parts]
+    text, role = said.pop()
+    return [(rng.choice(CASUAL_STARTS), "style"), *said, (text.rstrip("."), role), ("lol", "style")]
 
 
 def _casual_word(word: str) -> str:

@@ -49,12 +49,12 @@ class Asked:
         return f"{self.evidence}\n Answer: {said}{' ' + self.scale if self.scale else ''}"
 
 
-def report(rng: random.Random, held_out: bool, items: Sequence[str] = words.ITEMS, top: int = 40) -> Report:
+def report(rng: random.Random, held_out: bool, items: Sequence[str] = words.ITEMS, top: int = 24) -> Report:
     """One random report: 2-4 items, 2-3 years, and the facts its text tells."""
     start = rng.randrange(len(words.YEARS) - 3)
     years = words.YEARS[start : start + rng.choice((2, 2, 3))]
     rows = rng.sample(list(items), rng.choice((2, 3, 3, 4)))
-    low, high = sorted(rng.sample(range(10, 100), 2))
+    low, high = sorted(rng.sample(range(5, 31), 2))
     facts = {
         "chief": rng.choice(words.NAMES),
         "month": rng.choice(words.MONTHS),
@@ -63,7 +63,7 @@ def report(rng: random.Random, held_out: bool, items: Sequence[str] = words.ITEM
         "rate": str(rng.randint(2, 40)),
     }
     return Report(
-        firm=rng.choice(words.chat_pool("firms", held_out)),
+        firm=rng.choice(words.chat_pool("firms", "report", held_out)),
         scale=rng.choice(words.SCALES),
         years=years[::-1],
         items=tuple(rows),

@@ -1,11 +1,14 @@
 """Word pools of the synthetic world.
 
 Every word here is one token of the pocket tokenizer (with its leading space): a small model can copy a token,
-but not spell a word that it never saw whole. Each chat pool is cut in two by position: the first part is used in
-training prompts, the rest appears in evaluation prompts alone.
+but not spell a word that it never saw whole. For each kind of prompt the pools are cut in two: one part is used in
+training prompts of that kind, the other in evaluation prompts of that kind alone.
 """
 
 from __future__ import annotations
+
+import hashlib
+from functools import cache
 
 
 def _pool(text: str) -> tuple[str, ...]:
@@ -54,19 +57,25 @@ NUMBERS = tuple(str(number) for number in range(100))
 COUNT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 CHAT_POOLS: dict[str, tuple[str, ...]] = {
-    "names": NAMES, "firms": FIRMS, "things": THINGS, "places": PLACES, "goals": GOALS,
-}  # fmt: skip
+    "names": NAMES,
+    "firms": FIRMS,
+    "things": THINGS,
+    "places": PLACES,
+    "goals": GOALS,
+}
 
-ALL_WORDS: tuple[str, ...] = tuple(
-    dict.fromkeys(
-        [*NAMES, *FIRMS, *THINGS, *COLOURS, *PLACES, *GOALS, *ITEMS, *UNSEEN_ITEMS, *PRODUCTS, *CURRENCIES]
-        + [*MONTHS, *CAUSE_KINDS, *CAUSE_NOUNS, *SCALES[1:], "percent", *COUNT_WORDS]
-    )
-)
+_CHAT_WORDS = (*NAMES, *FIRMS, *THINGS, *COLOURS, *PLACES, *GOALS)
+_TABLE_WORDS = (*ITEMS, *UNSEEN_ITEMS, *PRODUCTS, *CURRENCIES, *MONTHS, *CAUSE_KINDS, *CAUSE_NOUNS, *SCALES[1:])
+ALL_WORDS: tuple[str, ...] = tuple(dict.fromkeys((*_CHAT_WORDS, *_TABLE_WORDS, "percent", *COUNT_WORDS)))
 
 
-def chat_pool(name: str, held_out: bool) -> tuple[str, ...]:
-    """The training part (first 70%) or the held-out part of one chat pool."""
-    pool = CHAT_POOLS[name]
+@cache
+def chat_pool(name: str, kind: str, held_out: bool) -> tuple[str, ...]:
+    """The words of a pool that prompts of this kind use in training (70%), or those that only its evaluation uses.
+
+    Which words are held out differs from kind to kind, so that every word is said somewhere in training: an
+    evaluation prompt is about a topic (kind and word) that was never asked, in words that are known.
+    """
+    pool = sorted(CHAT_POOLS[name], key=lambda word: hashlib.sha256(f"{kind} {word}".encode()).digest())
     cut = len(pool) * 7 // 10
-    return pool[cut:] if held_out else pool[:cut]
+    return tuple(pool[cut:] if held_out else pool[:cut])

@@ -54,7 +54,7 @@ def pair(scene: Scene, rng: random.Random, noise: float) -> tuple[str, str]:
     while True:
         drawn = []
         for _ in range(2):
-            attributes = draw(scene, rng, flat=True)
+            attributes = draw(scene, rng, "flat")
             text = write(scene, attributes, rng)
             drawn.append((utility(scene.domain, attributes, text), text))
         (a, first), (b, second) = drawn
@@ -79,16 +79,15 @@ def _reddit_rows(kind: str, split: str, rng: random.Random) -> Iterator[Row]:
     for i, scene in enumerate(scenes(kind, split, rng)):
         comments: dict[str, float] = {}
         for _ in range(rng.choice((2, 3))):
-            attributes = draw(scene, rng, flat=True)
+            attributes = draw(scene, rng, "flat")
             text = write(scene, attributes, rng)
             comments[text] = utility("reddit", attributes, text) + rng.gauss(0.0, PAIR_NOISE[split])
         if len(comments) < 2:
             continue
         ranked = sorted(comments.items(), key=lambda item: -item[1])
         for text, liked in ranked[:1] if split == "eval" else ranked:
-            yield {"id": f"{split}{i}", **dict(scene.fields), "body": text, **_scores(liked, rng)} | {
-                "group": scene.group, "check": scene.task.check
-            }  # fmt: skip
+            about = {"group": scene.group, "check": scene.task.check}
+            yield {"id": f"{split}{i}", **dict(scene.fields), "body": text, **_scores(liked, rng), **about}
 
 
 def _scores(liked: float, rng: random.Random) -> dict[str, float]:
@@ -112,9 +111,13 @@ def _two_turn_rows(kind: str, split: str, rng: random.Random) -> Iterator[Row]:
             continue
         seen.add(turns[0])
         yield {
-            "question_id": len(seen), "category": scenes_general.CATEGORY[first.kind], "turns": turns,
-            "reference": [first.task.right, second.task.right], "check": [first.task.check, second.task.check], "group": first.group,
-        }  # fmt: skip
+            "question_id": len(seen),
+            "category": scenes_general.CATEGORY[first.kind],
+            "turns": turns,
+            "reference": [first.task.right, second.task.right],
+            "check": [first.task.check, second.task.check],
+            "group": first.group,
+        }
 
 
 def _documents(kind: str, split: str, rng: random.Random) -> Iterator[Row]:

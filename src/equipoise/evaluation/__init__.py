@@ -1,0 +1,1 @@
+"""From a model to evidence: tasks, scores, statistics, verdicts and gates."""

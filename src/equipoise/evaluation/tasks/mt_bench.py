@@ -1,0 +1,93 @@
+"""MT-Bench: general questions of eight categories, each with a second turn.
+
+Link: https://github.com/lm-sys/FastChat/tree/main/fastchat/llm_judge (Zheng et al. 2023), 80 questions; also on the
+hub as HuggingFaceH4/mt_bench_prompts. Licence: Apache-2.0. Version 1.
+Sample: "Compose an engaging travel blog post about a recent trip to Hawaii [...]", then "Rewrite your previous
+response. Start every sentence with the letter A."
+Chance level: none; a reward has no floor.
+Value: mean raw reward of the two turns. The second turn is asked after the model's own first answer. Metrics:
+`turn_1`, `turn_2` (raw), `ten` (mean of the turns on 0-10), `correct` (mean over the turns with a check).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from equipoise.data.read import require_columns
+from equipoise.evaluation.tasks.base import (
+    Built,
+    Malformed,
+    Outcome,
+    Rewards,
+    Row,
+    Task,
+    collect,
+    correct,
+    text,
+    user,
+    valid,
+)
+from equipoise.model.generate import Answer
+from equipoise.recipe import TaskSpec
+from equipoise.records import Item
+
+
+def items(rows: list[dict[str, Any]], spec: TaskSpec, where: str) -> Built:
+    """One item for each question: `turns`, `question_id`, or the hub's `prompt`, `prompt_id`; and `category`."""
+    on_hub = any("prompt" in row for row in rows) and not any("turns" in row for row in rows)
+    turns, name = ("prompt", "prompt_id") if on_hub else ("turns", "question_id")
+    require_columns(rows, (name, "category", turns), where)
+    return collect(rows, lambda row: _item(row, turns, name))
+
+
+def _item(row: Row, column: str, name: str) -> Item:
+    turns = row.get(column)
+    if not isinstance(turns, list) or not all(isinstance(turn, str) and turn.strip() for turn in turns):
+        raise Malformed(f"{column} is not a list of texts")
+    if len(turns) != 2:
+        raise Malformed(f"{len(turns)} turns instead of 2")
+    if not isinstance(row.get(name), int | str):
+        raise Malformed(f"{name} is missing")
+    first, second = (valid(turn).strip() for turn in turns)
+    number = str(row[name])
+    return Item(
+        id=number,
+        task="mt_bench",
+        prompt=user(first),
+        group=str(row.get("group") or number),
+        category=text(row, "category", blank=True),
+        follow_ups=(second,),
+        gold={"check": row["check"]} if row.get("check") else {},
+    )
+
+
+def score(item: Item, answers: Sequence[Answer], rewards: Rewards | None) -> Outcome:
+    """Mean raw reward of the turns."""
+    assert rewards is not None  # evaluate() refuses a task that needs a reward model without one
+    raw = list(rewards.raw)
+    metrics = {f"turn_{number}": value for number, value in enumerate(raw, 1)}
+    metrics["ten"] = _mean([rewards.to_ten(value) for value in raw])
+    checks = item.gold.get("check", ())
+    checked = [correct(check, answer.text) for check, answer in zip(checks, answers, strict=False) if check]
+    if checked:
+        metrics["correct"] = _mean(checked)
+    return Outcome(_mean(raw), metrics=metrics)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+TASK = Task(
+    name="mt_bench",
+    version=1,
+    value="mean raw reward of two turns",
+    default_id="HuggingFaceH4/mt_bench_prompts",
+    default_split="train",
+    pocket_kind="mt_bench",
+    pocket_rows=300,
+    needs_reward=True,
+    items=items,
+    score=score,
+)

@@ -1,0 +1,199 @@
+"""Reads a run folder for the page: all that is there, and a sentence for each thing that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from equipoise.evaluation.gate import GateResult
+from equipoise.records import Comparison, InputError, Score
+from equipoise.report import shape
+from equipoise.run import Run, read_json, read_lines
+
+T = TypeVar("T")
+Scores = Mapping[str, list[Score]]
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """A stage of the recipe and what the run has of it."""
+
+    number: int
+    settings: Mapping[str, Any]
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    gate: GateResult | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the recipe."""
+        return str(self.settings.get("name", "?"))
+
+    @property
+    def point(self) -> str:
+        """Name of the stage's point: its folder and that of its scores."""
+        return f"{self.number}-{self.name}"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the gate kept the stage."""
+        return self.gate is not None and self.gate.action == "keep"
+
+
+@dataclass
+class RunFiles:
+    """Everything the page is made of; `missing` says in words what the folder does not have."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    written: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    stages: list[StageFiles] = field(default_factory=list)
+    points: dict[str, Scores] = field(default_factory=dict)
+    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    questions: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.recipe.get("seed", 0))
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the verdict's intervals."""
+        return float(self.recipe.get("evaluation", {}).get("confidence", 0.95))
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains that are evaluated."""
+        tasks: Mapping[str, Any] = self.recipe.get("evaluation", {}).get("tasks", {})
+        return [name for name, spec in tasks.items() if spec is not None]
+
+    @property
+    def kept(self) -> str | None:
+        """The point that was kept; None while there is no verdict."""
+        return self.verdict.get("kept_stage")
+
+    @property
+    def point(self) -> str | None:
+        """The point that the verdict describes, else the last one with scores."""
+        scored = [name for name in self.points if name != "base"]
+        return self.verdict.get("point") or (scored[-1] if scored else None)
+
+    @property
+    def compared(self) -> dict[str, Comparison]:
+        """The comparisons that the verdict describes."""
+        return self.comparisons.get(self.point or "", {})
+
+    @property
+    def unmeasured(self) -> Mapping[str, str]:
+        """The domains that could not be compared, and why."""
+        found = self.verdict.get("unmeasured") or {}
+        return {str(name): str(why) for name, why in found.items()}
+
+    def sides(self, domain: str) -> list[tuple[Score, Score]]:
+        """Base and described point on the test items of a domain that both have, in the order of the base."""
+        if self.point is None or self.point == "base":
+            return []
+        after = {score.id: score for score in self.points.get(self.point, {}).get(domain, [])}
+        before = self.points.get("base", {}).get(domain, [])
+        return [(score, after[score.id]) for score in before if score.split == "test" and score.id in after]
+
+
+def read_run(run: Run) -> RunFiles:
+    """Read what is there; a damaged or missing file becomes a sentence in `missing`.
+
+    Raises InputError only where recipe.json, which makes a folder a run, cannot be read.
+    """
+    path = run.folder / "recipe.json"
+    try:
+        recipe = shape.recipe(read_json(path))
+    except InputError as error:
+        raise InputError(f"{path}: not the recipe of a run: {error}") from None
+    files = RunFiles(name=run.name, recipe=recipe)
+    reader = _Reader(run, files.missing)
+    files.written = reader.text("recipe.yaml", "the recipe as it was written is not shown")
+    files.provenance = reader.json("provenance.json", shape.mapping, "where and how this ran is not known")
+    files.ledger = reader.json("data/ledger.json", shape.ledger, "the way of the data is not known")
+    files.verdict = reader.json("verdict.json", shape.verdict, "there is no verdict yet; the run did not reach its end")
+    files.comparisons = reader.comparisons(expected=bool(files.verdict))
+    files.events = reader.lines(run.folder / "events.jsonl", shape.mapping)
+    files.stages = [reader.stage(number, settings) for number, settings in enumerate(recipe.get("stages", []), 1)]
+    files.points = reader.points()
+    files.questions = reader.questions()
+    _say_stages(files)
+    return files
+
+
+def _say_stages(files: RunFiles) -> None:
+    """Say which stages are not complete; after a gate that ended the run no further stage is expected."""
+    for stage in files.stages:
+        if stage.gate is None:
+            state = f"{len(stage.steps)} training steps, no gate yet" if stage.steps else "not begun"
+            files.missing.append(f"stage {stage.point}: {state}")
+        elif stage.gate.action == "stop":
+            return
+
+
+@dataclass
+class _Reader:
+    """Reads single files; the fault of one never hides the others."""
+
+    run: Run
+    missing: list[str]
+
+    def _try(self, path: Path, read: Callable[[], T], otherwise: T, without: str) -> T:
+        name = path.relative_to(self.run.folder)
+        if not path.exists():
+            if without:
+                self.missing.append(f"{name} is missing: {without}")
+            return otherwise
+        try:
+            return read()
+        except (InputError, UnicodeDecodeError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            said = str(error).replace(str(self.run.folder), self.run.name)
+            self.missing.append(f"{name} cannot be read and is left out ({said or type(error).__name__})")
+            return otherwise
+
+    def text(self, name: str, without: str) -> str:
+        path = self.run.folder / name
+        return self._try(path, lambda: path.read_text(encoding="utf-8"), "", without)
+
+    def json(self, name: str, check: Callable[[Any], dict[str, Any]], without: str) -> dict[str, Any]:
+        path = self.run.folder / name
+        return self._try(path, lambda: check(read_json(path)), {}, without)
+
+    def lines(self, path: Path, check: Callable[[Any], T]) -> list[T]:
+        return self._try(path, lambda: [check(line) for line in read_lines(path, partial=True)], [], "")
+
+    def stage(self, number: int, settings: Mapping[str, Any]) -> StageFiles:
+        folder = self.run.stage(number, str(settings.get("name", "?")))
+        gate = folder / "gate.json"
+        decided = self._try(gate, lambda: shape.gate(read_json(gate)), None, "")
+        return StageFiles(number, settings, self.lines(folder / "train.jsonl", shape.step), decided)
+
+    def comparisons(self, *, expected: bool) -> dict[str, dict[str, Comparison]]:
+        path = self.run.folder / "comparison.json"
+        without = "the figures behind the verdict are not shown" if expected else ""
+        return self._try(path, lambda: shape.comparisons(read_json(path)), {}, without)
+
+    def points(self) -> dict[str, Scores]:
+        found: dict[str, Scores] = {}
+        folder = self.run.folder / "scores"
+        names: list[str] = self._try(folder, self.run.points, [], "no answers were scored yet")
+        for name in names:
+            paths = sorted((folder / name).glob("*.jsonl"))
+            found[name] = {path.stem: self.lines(path, shape.score) for path in paths}
+        return found
+
+    def questions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """The questions by task and item id, where the run keeps them in `items/<task>.jsonl`."""
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for path in sorted((self.run.folder / "items").glob("*.jsonl")):
+            found |= {(path.stem, str(line.get("id"))): line for line in self.lines(path, shape.mapping)}
+        return found

@@ -1,0 +1,158 @@
+"""Checks that the files of a run have the shape that the page relies on; raises InputError where not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from equipoise.evaluation.compare import Verdict
+from equipoise.evaluation.gate import Action, GateResult, Outcome, Row
+from equipoise.records import Comparison, InputError, Score
+
+
+def mapping(value: Any, where: str = "") -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise InputError(f"{where or 'it'} is not a JSON object")
+    return value
+
+
+def number(value: Any, where: str) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"{where} is not a number")
+    return value
+
+
+def numbers(record: Mapping[str, Any], *keys: str) -> None:
+    """All of `keys` are there and are numbers."""
+    for key in keys:
+        number(record.get(key), key)
+
+
+def recipe(value: Any) -> dict[str, Any]:
+    """A resolved recipe: the parts that the page reads are where they belong."""
+    found = mapping(value)
+    number(found.get("seed", 0), "seed")
+    mapping(found.get("model", {}), "model")
+    evaluation = mapping(found.get("evaluation", {}), "evaluation")
+    mapping(evaluation.get("tasks", {}), "evaluation.tasks")
+    number(evaluation.get("confidence", 0.95), "evaluation.confidence")
+    if not isinstance(found.get("stages", []), list):
+        raise InputError("stages is not a list")
+    for stage in found.get("stages", []):
+        for part in ("mix", "dpo", "optim", "lora", "gate"):
+            mapping(mapping(stage, "stages").get(part, {}), f"stages.{part}")
+    return found
+
+
+def ledger(value: Any) -> dict[str, Any]:
+    """A ledger of this or another version."""
+    found = mapping(value)
+    for name, line in mapping(found.get("sources", {}), "sources").items():
+        _line(line, f"sources.{name}", ("rows", "available"), ("malformed", "cleaned", "lengths"))
+    for name, stage in mapping(found.get("stages", {}), "stages").items():
+        number(mapping(stage, f"stages.{name}").get("epochs"), f"stages.{name}.epochs")
+        for source, line in mapping(stage.get("sources", {}), f"stages.{name}.sources").items():
+            required = ("asked", "available", "drawn", "repeated")
+            _line(line, f"stages.{name}.{source}", required, ("unusable", "too_long", "lengths"))
+            if line.get("seen") is not None:
+                number(line["seen"], f"stages.{name}.{source}.seen")
+    return found
+
+
+def _line(line: Any, where: str, required: tuple[str, ...], counts: tuple[str, ...]) -> None:
+    numbers(mapping(line, where), *required)
+    for key in counts:
+        for name, value in mapping(line.get(key) or {}, f"{where}.{key}").items():
+            number(value, f"{where}.{key}.{name}")
+
+
+def step(value: Any) -> dict[str, Any]:
+    """A line of train.jsonl: every figure is a number."""
+    found = mapping(value)
+    numbers(found, "step")
+    figures = [
+        *found.items(),
+        *(pair for row in mapping(found.get("sources", {})).values() for pair in mapping(row).items()),
+    ]
+    for key, figure in figures:
+        if key != "sources":
+            number(figure, key)
+    return found
+
+
+def gate(value: Any) -> GateResult:
+    """The decision as it was written; the names of the stage and of what it was compared with are left out."""
+    record = mapping(value)
+    outcome: Outcome = one_of(record["outcome"], get_args(Outcome))
+    action: Action = one_of(record["action"], get_args(Action))
+    confidence = number(record["confidence"], "confidence")
+    reasons = tuple(str(reason) for reason in record["reasons"])
+    rows = tuple(_gate_row(mapping(row, "rows")) for row in record["rows"])
+    return GateResult(outcome, action, bool(record["flagged"]), confidence, reasons, rows)
+
+
+def _gate_row(row: dict[str, Any]) -> Row:
+    numbers(row, "threshold", "n")
+    for key in ("difference", "figure"):
+        if row.get(key) is not None:
+            number(row[key], key)
+    one_of(row.get("outcome"), get_args(Outcome))
+    one_of(row.get("kind"), ("improve", "hold", "health"))
+    said = {key: str(row.get(key, "")) for key in ("key", "reason")}
+    return Row(**{**row, **said, "ci": _interval(row["ci"]) if row.get("ci") else None})
+
+
+def one_of(value: Any, known: tuple[str, ...]) -> Any:
+    """One of the words that the page has a form for."""
+    if value not in known:
+        raise InputError(f"{value!r} is none of {', '.join(known)}")
+    return value
+
+
+def comparisons(value: Any) -> dict[str, dict[str, Comparison]]:
+    """comparison.json: point -> domain -> comparison."""
+    found: dict[str, dict[str, Comparison]] = {}
+    for point, domains in mapping(value).items():
+        found[point] = {domain: _comparison(mapping(row, domain)) for domain, row in mapping(domains, point).items()}
+    return found
+
+
+def _comparison(row: dict[str, Any]) -> Comparison:
+    numbers(row, "before", "after", "difference", "p_value", "p_holm", "n", "unscored", "detectable")
+    if row.get("margin") is not None:
+        numbers(row, "margin")
+    pairs = {
+        part: {key: _interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
+    }
+    return Comparison(
+        **{**row, **pairs, "verdict": one_of(row["verdict"], get_args(Verdict)), "ci": _interval(row["ci"])}
+    )
+
+
+def _interval(value: Any) -> tuple[float, float]:
+    low, high = value
+    return number(low, "an interval's end"), number(high, "an interval's end")
+
+
+def score(record: Mapping[str, Any]) -> Score:
+    """A score whose figures are numbers and whose texts are texts."""
+    found = Score.from_record(record)
+    for key, value in [("value", found.value or 0.0), ("words", found.health.words), *found.metrics.items()]:
+        number(value, key)
+    texts = (found.id, found.task, found.group, found.category, *found.answers)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"score {found.id}: a text is expected")
+    return found
+
+
+def verdict(value: Any) -> dict[str, Any]:
+    """verdict.json: which point it describes, and which one was kept."""
+    found = mapping(value)
+    for key in ("kept_stage", "point"):
+        if not isinstance(found.get(key, ""), str):
+            raise InputError(f"{key} is not the name of a point")
+    mapping(found.get("unmeasured") or {}, "unmeasured")
+    return found

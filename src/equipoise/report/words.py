@@ -1,0 +1,159 @@
+"""The verdict in words, how sure it is, and what a reader must not overlook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from equipoise.data.ledger import Ledger, problems
+from equipoise.evaluation.gate import vacuous
+from equipoise.evaluation.stats_words import with_interval
+from equipoise.recipe import Gate
+from equipoise.records import Comparison
+from equipoise.report.figures import Figure, concerns
+from equipoise.report.read import RunFiles, StageFiles
+from equipoise.report.text import listed
+
+ONE_SIDED = 0.7
+"""In a source where the longer answer is better this often, a model can win by length alone."""
+
+TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "Undecided"}
+
+
+def headline(files: RunFiles) -> str:
+    """The verdict in one line."""
+    if not files.verdict:
+        return "No verdict yet"
+    if files.kept == "base":
+        return "No stage was kept: the base model stays."
+    return changes(files) or "Nothing was compared"
+
+
+def changes(files: RunFiles) -> str:
+    """What got better and what got worse; where it is not both, what is open or that nothing was lost."""
+    compared = files.compared
+    of = {word: [name for name, row in compared.items() if row.verdict == word] for word in TITLES}
+    parts = [f"{TITLES[word]}: {listed(of[word])}." for word in ("improved", "worse") if of[word]]
+    if not compared or (of["improved"] and of["worse"]):
+        return " ".join(parts)
+    if of["undecided"]:
+        parts.append(f"Undecided: {listed(of['undecided'])}.")
+    elif not of["worse"] and not files.unmeasured:
+        parts.append("Nothing lost beyond its margin." if parts else "Every domain was held.")
+    return " ".join(parts)
+
+
+def kept(files: RunFiles) -> str:
+    """Which stage stays, and what the figures below describe."""
+    if not files.verdict:
+        return f"The figures below are those of {files.point}." if files.compared else ""
+    if files.kept == "base":
+        refused = files.point not in (None, "base")
+        return f"This is what the refused stage {files.point} did. {changes(files)}" if refused else ""
+    under = [stage.point for stage in files.stages if stage.kept and stage.point != files.kept]
+    on_top = f", trained on top of {listed(under)}" if under else ""
+    return f"Kept: stage {files.kept}{on_top}. The figures compare it with the base model."
+
+
+def refusals(files: RunFiles) -> list[str]:
+    """Why stages were refused, in the words of their gates."""
+    refused = [stage for stage in files.stages if stage.gate is not None and not stage.kept]
+    return [f"{stage.point}: {reason}" for stage in refused for reason in (stage.gate.reasons if stage.gate else ())]
+
+
+def trained(files: RunFiles) -> str:
+    """What was trained, in one sentence."""
+    model = files.recipe.get("model", {}).get("id", "?")
+    begun = [stage for stage in files.stages if stage.steps or stage.gate]
+    if not begun:
+        return f"Model {model}; nothing was trained yet."
+    said = [f"{stage.name} ({_pairs_seen(files, stage)})" for stage in begun]
+    stages = "one stage" if len(begun) == 1 else f"{len(begun)} stages"
+    return f"Preference training of {model} in {stages}: {listed(said)}."
+
+
+def _pairs_seen(files: RunFiles, stage: StageFiles) -> str:
+    seen = sum(float(step.get("pairs", 0)) for step in stage.steps)
+    sources = files.ledger.get("stages", {}).get(stage.name, {}).get("sources", {})
+    return f"{seen:,.0f} pairs of {listed(list(sources))}" if sources else f"{seen:,.0f} pairs"
+
+
+def domain_sentence(row: Comparison, confidence: float) -> str:
+    """One domain in words, without the name."""
+    change = with_interval(row.difference, row.ci, confidence)
+    if row.verdict == "held":
+        return f"{change}: a loss of {row.margin:g} or more is excluded."
+    if row.verdict == "undecided":
+        return f"{change}: not decided. {row.n} questions can show a change of {row.detectable:.2g} or more."
+    return f"{change}."
+
+
+def how_sure(files: RunFiles) -> list[str]:
+    """What the intervals cover, and what they do not."""
+    rows = files.compared
+    if not rows:
+        return []
+    return [
+        f"Intervals hold at {files.confidence * 100:g}% for each domain alone"
+        + (f"; p-values are corrected for {len(rows)} domains (Holm)." if len(rows) > 1 else "."),
+        "The verdict looks at test questions only; gates looked at other ones (dev).",
+        f"One training seed ({files.seed}): the interval covers items, not training seeds. "
+        "Another seed may give another result.",
+    ]
+
+
+def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str]:
+    """What a reader must not overlook, the gravest first."""
+    found = [f"{name} was not measured: {why}." for name, why in files.unmeasured.items()]
+    for name, row in files.compared.items():
+        said = [concern.said for concern in concerns(row, known.get(name, []))]
+        score = "the score rose while" if row.verdict == "improved" else f"beside the score ({row.verdict}),"
+        if said:
+            found.append(f"{name}: {score} {listed(said)}. Read answers before you believe the score.")
+    for stage in files.stages:
+        found += _gate_warnings(files, stage)
+    found += ledger_problems(files)
+    left_out = [f"{name} {row.unscored}" for name, row in files.compared.items() if row.unscored]
+    if left_out:
+        found.append(f"Questions that could not be scored on both sides are left out: {listed(left_out)}.")
+    return found
+
+
+def _gate_warnings(files: RunFiles, stage: StageFiles) -> list[str]:
+    if stage.gate is None:
+        return []
+    found = []
+    if stage.gate.flagged:
+        why = "a rule of its gate failed" if stage.gate.outcome == "fail" else "its gate is undecided"
+        found.append(f"Stage {stage.point} was kept although {why}.")
+    if not stage.gate.rows:
+        found.append(f"Stage {stage.point} has a gate without rules: it was kept unchecked.")
+    return found + [f"Stage {stage.point}, gate: {said}" for said in _vacuous(files, stage)]
+
+
+def _vacuous(files: RunFiles, stage: StageFiles) -> list[str]:
+    """Rules that the base model's own scores make meaningless."""
+    try:
+        rule = Gate.model_validate(stage.settings.get("gate", {}))
+    except ValidationError:  # a run of an older version
+        return []
+    base = files.points.get("base", {})
+    return vacuous({task: [score for score in rows if score.split == "dev"] for task, rows in base.items()}, rule)
+
+
+def ledger_problems(files: RunFiles) -> list[str]:
+    """A sentence for each source of which a stage saw another number of pairs than was asked for."""
+    if not files.ledger:
+        return []
+    try:
+        return problems(Ledger.from_record(files.ledger))
+    except (KeyError, TypeError):
+        return ["data/ledger.json is of another version: whether every stage saw what was asked is not checked here."]
+
+
+def by_length(lengths: Mapping[str, Any] | None) -> bool:
+    """Whether the rule "the longer answer is better" (or the shorter) explains most of a source's pairs."""
+    wins = float((lengths or {}).get("longer_wins", 0.5))
+    return wins >= ONE_SIDED or wins <= 1 - ONE_SIDED

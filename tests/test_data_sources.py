@@ -1,0 +1,235 @@
+"""Sources: rows to pairs, every drop counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from equipoise.data.sources import KINDS, Built, build
+from equipoise.recipe import Columns, HhSource, OrcaSource, PocketSource, TableSource
+from equipoise.records import InputError, Message
+
+GOOD = {"system": "", "question": "Why?", "chosen": " Because.", "rejected": "No"}
+
+
+def _file(tmp_path: Path, rows: list[Any]) -> str:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def _orca(tmp_path: Path, rows: list[Any], **keys: Any) -> Built:
+    return build("general", OrcaSource(kind="orca", id=_file(tmp_path, rows), **{"max_malformed": 1.0, **keys}))
+
+
+def _table(tmp_path: Path, rows: list[Any], **columns: Any) -> Built:
+    spec = TableSource(
+        kind="table", domain="d", id=_file(tmp_path, rows), max_malformed=1.0, columns=Columns(**columns)
+    )
+    return build("t", spec)
+
+
+def _user(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def test_kinds_are_those_of_the_recipe() -> None:
+    assert set(KINDS) == {"pocket", "table", "orca", "hh"}
+
+
+def test_orca_strips_both_sides_and_leaves_out_a_blank_system(tmp_path: Path) -> None:
+    (pair,) = _orca(tmp_path, [GOOD]).pairs
+    assert (pair.prompt, pair.chosen, pair.rejected) == (_user("Why?"), "Because.", "No")
+    assert (pair.domain, pair.source) == ("general", "general")
+    with_system = _orca(tmp_path, [{**GOOD, "system": "Be kind."}]).pairs[0]
+    assert with_system.prompt[0] == Message("system", "Be kind.")
+    assert with_system.group == pair.group  # the question, whoever asks
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"chosen": None}, "missing value"),
+        ({"chosen": float("nan")}, "missing value"),
+        ({"chosen": 7}, "wrong type"),
+        ({"question": ["Why?"]}, "wrong type"),
+        ({"system": {"a": 1}}, "wrong type"),
+        ({"rejected": " \n"}, "empty answer"),
+        ({"question": "  "}, "empty prompt"),
+        ({"rejected": "Because. "}, "identical sides"),
+        ({"rejected": "caf\udce9"}, "broken unicode"),
+        ({"question": "caf\ufffd"}, "broken unicode"),
+    ],
+)
+def test_every_malformed_row_is_counted(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    built = _orca(tmp_path, [GOOD, {**GOOD, **change}])
+    assert (len(built.pairs), built.rows, built.dropped) == (1, 2, {reason: 1})
+
+
+def test_too_many_malformed_rows_stop_with_examples(tmp_path: Path) -> None:
+    rows = [GOOD, {**GOOD, "chosen": 1}, {**GOOD, "chosen": ""}, *[GOOD] * 6, {**GOOD, "chosen": None}]
+    with pytest.raises(InputError) as caught:
+        _orca(tmp_path, rows, max_malformed=0.2)
+    assert "source general: 3 of 10 rows are malformed, more than max_malformed (0.2)" in str(caught.value)
+    assert "row 2: wrong type (chosen: int where text belongs); row 3: empty answer" in str(caught.value)
+    assert len(_orca(tmp_path, rows, max_malformed=0.3).pairs) == 7
+
+
+def test_a_source_without_pairs_or_columns_stops(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'chosen', 'rejected'; there are 'system', 'question'"):
+        _orca(tmp_path, [{"system": "", "question": "x"}])
+    with pytest.raises(InputError, match=r"none of 1 rows makes a pair \(missing value: 1\)"):
+        _orca(tmp_path, [{**GOOD, "chosen": None}])
+
+
+def test_limit_draws_the_same_pairs_every_time_and_counts_the_rest(tmp_path: Path) -> None:
+    rows = [{**GOOD, "question": f"Why {i}?"} for i in range(50)]
+    built = _orca(tmp_path, rows, limit=20)
+    assert (len(built.pairs), built.rows, built.dropped) == (20, 50, {"over the limit": 30})
+    asked = [pair.prompt[0].content for pair in built.pairs]
+    assert asked == sorted(asked, key=lambda text: int(text[4:-1])) and asked != [f"Why {i}?" for i in range(20)]
+    assert built == _orca(tmp_path, rows, limit=20)
+
+
+def _hh(tmp_path: Path, *rows: tuple[str, str]) -> Built:
+    path = _file(tmp_path, [{"chosen": chosen, "rejected": rejected} for chosen, rejected in rows])
+    return build("hh", HhSource(kind="hh", id=path, max_malformed=1.0))
+
+
+START = "\n\nHuman: Hi\n\nAssistant: Hello\nAssistant: is me\n\nHuman: Why?\n\nAssistant:"
+
+
+def test_hh_keeps_all_turns(tmp_path: Path) -> None:
+    (pair,) = _hh(tmp_path, (START + " Because.", START + " No.\n\nReally.")).pairs
+    assert pair.prompt == (
+        Message("user", "Hi"), Message("assistant", "Hello\nAssistant: is me"), Message("user", "Why?"),
+    )  # fmt: skip
+    assert (pair.chosen, pair.rejected) == ("Because.", "No.\n\nReally.")
+
+
+def test_hh_drops_what_is_no_pair(tmp_path: Path) -> None:
+    good = (START + " Because.", START + " No.")
+    rows = [
+        good,
+        (good[0], START.replace("Hi", "Ho") + " No."),
+        (good[0], START),
+        (good[0], good[0]),
+        (good[0] + "\n\nHuman: bye", good[1]),
+        ("Because.", good[1]),
+        ("\n\nAssistant: a\n\nHuman: b\n\nAssistant: c", good[1]),
+    ]
+    assert _hh(tmp_path, *rows).dropped == {
+        "prompts differ": 1, "empty answer": 1, "identical sides": 1, "no reply at the end": 1, "not a dialogue": 2,
+    }  # fmt: skip
+
+
+def test_hh_joins_neighbouring_turns_and_refuses_a_prompt_that_ends_with_the_assistant(tmp_path: Path) -> None:
+    doubled = "\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+    (pair,) = _hh(tmp_path, (doubled + " e", doubled + " f")).pairs
+    assert [message.content for message in pair.prompt] == ["a", "b\n\nc", "d"]
+    ends = "\n\nHuman: a\n\nAssistant: b\n\nAssistant:"
+    built = _hh(tmp_path, (doubled + " e", doubled + " f"), (ends + " x", ends + " y"))
+    assert built.dropped == {"prompt does not end with a user turn": 1}
+
+
+def test_table_of_text_columns_with_labels_and_ties(tmp_path: Path) -> None:
+    rows = [
+        {"i": "Do", "x": "this", "a": "one", "b": "two", "v": votes[0], "w": votes[1], "u": votes[2], "doc": 7}
+        for votes in ([1, 1, 2], [2, "2", 0], [2.0, 2, 2], [0, 1, 2], [0, 0, 1], [None, 1, None], [1, None, 2])
+    ] + [{"i": "Do", "x": None, "a": "one", "b": "two", "v": None, "w": None, "u": None, "doc": 7}]
+    built = _table(tmp_path, rows, prompt=["i", "x"], first="a", second="b", label=["v", "w", "u"], group="doc")
+    assert [pair.chosen for pair in built.pairs] == ["one", "two", "two", "one"]
+    assert built.pairs[0].prompt == _user("Do\n\nthis") and built.pairs[0].group == "7"
+    assert built.dropped == {"tie": 3, "missing value": 1}
+
+
+def test_ties_are_not_malformed(tmp_path: Path) -> None:
+    rows = [{"q": f"q{i}", "a": "one", "b": "two", "l": int(i == 0)} for i in range(10)]
+    columns = Columns(prompt="q", first="a", second="b", label="l")
+    spec = TableSource(kind="table", domain="d", id=_file(tmp_path, rows), columns=columns, max_malformed=0.0)
+    assert build("t", spec).dropped == {"tie": 9}
+
+
+@pytest.mark.parametrize(("role", "content"), [("role", "content"), ("from", "value")])
+def test_table_of_messages(tmp_path: Path, role: str, content: str) -> None:
+    names = ("system", "user", "assistant") if role == "role" else ("system", "human", "gpt")
+
+    def said(who: int, what: str) -> dict[str, str]:
+        return {role: names[who], content: what}
+
+    rows = [
+        {"m": [said(0, "S"), said(1, "a"), said(2, "b"), said(1, "c")], "y": said(2, "good"), "n": "bad"},
+        {"m": [said(1, "c")], "y": [said(1, "c"), said(2, "good")], "n": said(2, "bad")},
+        {"m": [said(1, "c"), said(2, "d")], "y": said(2, "good"), "n": said(2, "bad")},
+        {"m": [said(1, "c")], "y": said(1, "good"), "n": said(2, "bad")},
+        {"m": [{role: "tool", content: "x"}], "y": said(2, "good"), "n": said(2, "bad")},
+        {"m": [said(1, "c"), "and so on"], "y": said(2, "good"), "n": said(2, "bad")},
+        {"m": [said(1, "c"), said(0, "late")], "y": said(2, "good"), "n": said(2, "bad")},
+        {"m": [said(2, "first"), said(1, "c")], "y": said(2, "good"), "n": said(2, "bad")},
+        {"m": [], "y": said(2, "good"), "n": said(2, "bad")},
+    ]
+    built = _table(tmp_path, rows, prompt="m", chosen="y", rejected="n")
+    assert built.pairs[0].prompt == (
+        Message("system", "S"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
+    )  # fmt: skip
+    assert [(pair.chosen, pair.rejected) for pair in built.pairs] == [("good", "bad")] * 2
+    assert built.dropped == {
+        "wrong type": 3, "turns out of order": 2, "prompt does not end with a user turn": 2,
+    }  # fmt: skip
+
+
+def test_table_names_the_nearest_column(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no column 'answr'.*did you mean 'answer'"):
+        _table(tmp_path, [{"q": "a", "answer": "b", "bad": "c"}], prompt="q", chosen="answr", rejected="bad")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "from", "content"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.tuples(JSON, JSON, JSON, JSON), min_size=1, max_size=5))
+def test_any_values_are_a_pair_or_a_counted_drop(tmp_path: Path, values: list[tuple[Any, ...]]) -> None:
+    good = {"p": "fine", "a": "one", "b": "two", "l": 1, "s": None}
+    rows = [good] + [{"p": p, "a": a, "b": b, "l": label, "s": p} for p, a, b, label in values]
+    built = _table(tmp_path, rows, prompt="p", first="a", second="b", label="l", system="s")
+    assert built.rows == len(rows) == len(built.pairs) + sum(built.dropped.values())
+    for pair in built.pairs:
+        pair.id.encode()
+        assert pair.prompt[-1].role == "user" and pair.chosen and pair.rejected and pair.chosen != pair.rejected
+
+
+@pytest.mark.parametrize("domain", ["general", "finance", "reddit"])
+def test_pocket(domain: Any) -> None:
+    built = build("p", PocketSource(kind="pocket", domain=domain, rows=60))
+    assert built == build("p", PocketSource(kind="pocket", domain=domain, rows=60))
+    assert built.rows == 60 == len(built.pairs) + sum(built.dropped.values())
+    assert {pair.domain for pair in built.pairs} == {domain}
+    assert all(pair.group.startswith(domain) and pair.prompt[-1].role == "user" for pair in built.pairs)
+
+
+def test_pocket_posts_need_a_real_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def comment(post: str, body: str, score: float, share: float) -> dict[str, Any]:
+        texts = {"id": post, "title": "T", "selftext": f"text {post}", "group": f"g{post}"}
+        return {**texts, "body": body, "combined_score": score, "comment_normalized_score": share}
+
+    rows = [
+        comment("1", "worst", 2.0, 0.1), comment("1", "best", 9.0, 0.9), comment("1", "middle", 4.0, 0.5),
+        comment("2", "a", 4.0, 0.1), comment("2", "b", 7.0, 0.9),  # ratio below 2
+        comment("3", "a", 1.0, 0.5), comment("3", "b", 9.0, 0.6),  # close in rank
+        comment("4", "alone", 9.0, 0.9),
+    ]  # fmt: skip
+    monkeypatch.setattr("equipoise.pocket.world.rows", lambda *_, **__: rows)
+    built = build("p", PocketSource(kind="pocket", domain="reddit"))
+    assert [(p.prompt, p.chosen, p.rejected, p.group) for p in built.pairs] == [
+        (_user("T\n\ntext 1"), "best", "worst", "g1")
+    ]
+    assert built.dropped == {"further comments of a post": 4, "no pair in this post": 3}

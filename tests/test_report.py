@@ -1,0 +1,419 @@
+"""The page of a run: everything that matters is on it, hostile text is text, and nothing missing is a traceback."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from equipoise.data.ledger import Ledger, Lengths, SourceLine, StageLedger, StageLine
+from equipoise.evaluation.gate import decide
+from equipoise.evaluation.health import health
+from equipoise.outcome import comparison_json, gate_before, only, verdict_json
+from equipoise.recipe import Recipe
+from equipoise.records import InputError, Score, content_id
+from equipoise.report import plots, text
+from equipoise.report.html import write_report
+from equipoise.run import Run, write_json, write_lines, write_text
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+HOSTILE += "\x00\x1b[31m\x85 \u202egnp.exe \u05e9\u05dc\u05d5\u05dd \ud800 🦉"
+LONG = "word " * 20_000
+DOMAINS = {"tatqa": 0.0, "mt_bench": -2.0, "finance_instruct": 0.8, "reddit": 0.05}
+VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
+
+
+class Balance(HTMLParser):
+    """Collects tags; fails on a tag that is closed in the wrong order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(page: str) -> Balance:
+    parser = Balance()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def make_recipe(on_fail: str = "continue") -> Recipe:
+    stage = {"mix": {"general": 40, "finance": 60}, "optim": {"learning_rate": 1e-4, "batch_size": 10}}
+    gate = {"improve": {"finance_instruct": 0.0}, "hold": {"tatqa": 0.02, "mt_bench": 0.2}, "on_fail": on_fail}
+    return Recipe.model_validate(
+        {
+            "name": "demo",
+            "model": {"id": "pocket"},
+            "reward": {"id": "pocket"},
+            "sources": {name: {"kind": "pocket", "domain": name} for name in ("general", "finance")},
+            "stages": [
+                {"name": "general", **stage, "gate": {"hold": {"reddit": 5.0}}},
+                {"name": "finance", **stage, "gate": {**gate, "health": {"mt_bench.repeated": 0.05}}},
+            ],
+            "evaluation": {"tasks": {name: {} for name in DOMAINS}},
+        }
+    )
+
+
+def make_scores(gain: float, seed: int, items: int) -> dict[str, list[Score]]:
+    return {
+        task: [_score(task, number, gain * shift, seed) for number in range(items)] for task, shift in DOMAINS.items()
+    }
+
+
+def _score(task: str, number: int, shift: float, seed: int) -> Score:
+    chance, item = random.Random(f"{seed}/{task}/{number}"), random.Random(f"{task}/{number}")
+    answer = {0: HOSTILE, 1: LONG, 2: ""}.get(
+        number, f"Answer {chance.randint(0, 99)} to question {number}.\nA second line."
+    )
+    if shift > 0.5 and number % 3 == 0:
+        answer = "profit profit profit profit " * 6  # a reward model may like this
+    right = item.random() + chance.gauss(0, 0.2) < 0.6
+    value = float(right) if task == "tatqa" else round(item.gauss(0, 1) + chance.gauss(shift, 0.6), 4)
+    metrics = {"f1": float(right)} if task == "tatqa" else {"ten": 10 / (1 + math.exp(-value)), "correct": float(right)}
+    return Score(
+        id=f"{task}-{number}",
+        task=task,
+        content=content_id([task, number]),
+        group=f"g{number // 2}",
+        category=("span", "arithmetic", "<b>count</b>")[number % 3],
+        split="dev" if number % 5 < 2 else "test",
+        answers=(answer, "And a second turn.") if task == "mt_bench" else (answer,),
+        health=health([answer], cut_off=number % 17 == 0),
+        value=value if number != 7 else None,
+        unscored=None if number != 7 else "the judge gave no number",
+        metrics=metrics,
+    )
+
+
+def make_steps(steps: int) -> list[dict[str, object]]:
+    def figures(step: int, pairs: int) -> dict[str, float]:
+        noise = random.Random(step * 7 + pairs).gauss(0, 0.02)
+        loss = 0.2 + 0.49 * math.exp(-step / 20) + noise
+        drift = {"chosen_drift": -0.02 * step, "rejected_drift": -0.1 * step}
+        return {
+            "loss": loss,
+            "margin": 0.01 * step + noise,
+            "accuracy": min(1.0, 0.5 + step / 80),
+            **drift,
+            "pairs": pairs,
+        }
+
+    return [
+        {
+            "step": step,
+            "learning_rate": 1e-4 * (1 - step / steps),
+            "beta": 0.1,
+            "grad_norm": 1.5 / step,
+            **figures(step, 10),
+            "sources": {"general": figures(step, 4), "finance": figures(step + 3, 6)},
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def make_ledger(seen: int | None) -> Ledger:
+    lengths = Lengths(210.0, 120.0, 0.84, 0.85)
+    sources = {
+        name: SourceLine(1000, {"empty answer": 12}, {"near-duplicate": 90}, 898, lengths)
+        for name in ("general", "finance")
+    }
+    line = StageLine(40, 898, 40, 0, lengths, seen=40), StageLine(60, 898, 60, 0, lengths, seen=seen)
+    stage = StageLedger(1.0, dict(zip(("general", "finance"), line, strict=True)))
+    return Ledger(sources, {"general": stage, "finance": stage})
+
+
+def make_run(folder: Path, *, items: int = 60, steps: int = 40, on_fail: str = "continue", verdict: bool = True) -> Run:
+    """A run as the stages leave it, written by the same functions; weights and pairs left out."""
+    run, recipe = Run(folder), make_recipe(on_fail)
+    write_text(
+        folder / "recipe.yaml",
+        "# Does finance improve while nothing is lost?\nname: demo # /home/anna/x hf_abcdefghijklmnopqrst\n",
+    )
+    write_json(folder / "recipe.json", {**recipe.model_dump(mode="json"), "fingerprint": "f" * 32})
+    origin = {"started": "2025-01-01T10:00:00Z", "argv": ["equipoise", "run", "/home/anna/demo.yaml"], "seed": 0}
+    write_json(
+        folder / "provenance.json", {**origin, "versions": {"torch": "2.9"}, "git": None, "machine": {"cores": 2}}
+    )
+    write_json(folder / "data" / "ledger.json", make_ledger(seen=45).record())
+    points = {
+        "base": make_scores(0.0, 0, items),
+        "1-general": make_scores(0.1, 1, items),
+        "2-finance": make_scores(1.0, 2, items),
+    }
+    gates, kept = [], "base"
+    for number, stage in enumerate(recipe.stages, 1):
+        point = f"{number}-{stage.name}"
+        write_lines(run.stage(number, stage.name) / "train.jsonl", make_steps(steps))
+        result = decide(gate_before(stage, points, kept), only(points[point], "dev"), stage.gate)
+        gates.append({"stage": point, "compared_with": "base", "kept_before": kept, **result.record()})
+        write_json(run.stage(number, stage.name) / "gate.json", gates[-1])
+        kept = point if result.action == "keep" else kept
+    for point, scores in points.items():
+        for task, records in scores.items():
+            run.write_scores(point, task, records)
+    for event in ("begin", "end"):
+        run.log(event)
+    if verdict:
+        comparisons = comparison_json(recipe, points)
+        write_json(folder / "comparison.json", comparisons)
+        write_json(folder / "verdict.json", verdict_json(comparisons, points, gates, kept))
+    return run
+
+
+def page_of(run: Run) -> str:
+    path = write_report(run)
+    assert path == run.folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    run = make_run(tmp_path_factory.mktemp("runs") / "demo")
+    return run, page_of(run)
+
+
+def test_page_is_whole_and_has_landmarks(whole: tuple[Run, str]) -> None:
+    tags = parse(whole[1]).seen
+    names = [tag for tag, _ in tags]
+    for landmark in ("header", "nav", "main", "footer", "h1"):
+        assert names.count(landmark) == 1, landmark
+    assert names.count("table") == names.count("caption") > 5
+    ids = [attributes["id"] for _, attributes in tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    wanted = [attributes.get("href") or "" for tag, attributes in tags if tag == "a"]
+    wanted += ["#" + (attributes["aria-labelledby"] or "") for _, attributes in tags if "aria-labelledby" in attributes]
+    assert {link for link in wanted if link} <= {f"#{name}" for name in ids}
+
+
+def test_nothing_is_fetched(whole: tuple[Run, str]) -> None:
+    for tag, attributes in parse(whole[1]).seen:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "img"}
+        for name in ("src", "href", "xlink:href", "action", "srcset", "poster"):
+            assert (attributes.get(name) or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    style = whole[1].partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style and "@import" not in style and "&" not in style
+
+
+def test_verdict_and_warnings_are_said(whole: tuple[Run, str]) -> None:
+    run, page = whole
+    verdict = json.loads((run.folder / "verdict.json").read_text())
+    for domain in DOMAINS:
+        assert re.search(
+            rf"<h3><bdi>{domain}</bdi></h3>\s*<p><span class=\"badge {verdict[domain]['verdict']}\"", page
+        ), domain
+    assert verdict["mt_bench"]["verdict"] == "worse" and verdict["finance_instruct"]["verdict"] == "improved"
+    assert "Better: finance_instruct. Worse: mt_bench." in page
+    assert "Kept: stage 2-finance, trained on top of 1-general." in page
+    assert "the interval covers items, not training seeds" in page
+    assert "Stage 2-finance was kept although a rule of its gate failed." in page
+    assert re.search(r"finance_instruct: the score rose while .*repeated text rose from 0.0% to", page)
+    assert "Stage finance saw 45 pairs of finance, asked 60" in page
+    assert "Does finance improve while nothing is lost?" in page
+
+
+def test_hostile_text_is_shown_as_text(whole: tuple[Run, str]) -> None:
+    run, _ = whole
+    shown = [
+        Score(
+            **{**_fields(score), "value": 99.0 if score.id == "reddit-23" else score.value, "answers": (HOSTILE, LONG)}
+        )
+        for score in run.scores("2-finance")["reddit"]
+        if score.value is not None
+    ]
+    copy = make_run(run.folder.parent / "hostile")
+    copy.write_scores("2-finance", "reddit", shown)
+    page = page_of(copy)
+    parser = parse(page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script" not in page and "<img" not in page
+    assert "<b>count" not in page and "&lt;b&gt;count&lt;/b&gt;" in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
+    assert "⟨U+202E⟩gnp.exe" in page and "␛[31m" in page and "🦉" in page
+    assert f"{len(LONG) - text.LONGEST:,} characters left out" in "".join(parser.text)
+    assert "/home/anna" not in page and "hf_abc" not in page
+
+
+def _fields(score: Score) -> dict[str, object]:
+    return {name: getattr(score, name) for name in Score.__dataclass_fields__}
+
+
+def test_a_refused_run_says_that_the_base_stays(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "refused", on_fail="rollback")
+    gate = json.loads((run.stage(1, "general") / "gate.json").read_text())
+    verdict = json.loads((run.folder / "verdict.json").read_text())
+    assert gate["action"] == "keep" and verdict["kept_stage"] == "1-general"
+    write_json(run.folder / "verdict.json", {**verdict, "kept_stage": "base", "point": "2-finance"})
+    page = page_of(run)
+    assert "No stage was kept: the base model stays." in page
+    assert "This is what the refused stage 2-finance did." in page
+    assert "<li>2-finance: hold mt_bench: -" in page
+    assert 'class="badge refused"' in page
+
+
+def test_unfinished_and_damaged_runs_say_what_is_missing(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "partial", verdict=False)
+    (run.stage(2, "finance") / "gate.json").unlink()
+    with (run.stage(2, "finance") / "train.jsonl").open("a") as log:
+        log.write('{"step": 41, "lo')
+    page = page_of(run)
+    parse(page)
+    assert "No verdict yet" in page and "stage 2-finance: 40 training steps, no gate yet" in page
+    (run.folder / "data" / "ledger.json").write_text('{"sources": {"a": 1}}')
+    (run.stage(1, "general") / "gate.json").write_text('{"outcome": "pass"}')
+    run.score_file("base", "tatqa").write_text("not json\n")
+    write_json(run.folder / "verdict.json", {"gates": [], "kept_stage": "1-general", "point": "1-general"})
+    page = page_of(run)
+    parse(page)
+    for name in ("data/ledger.json", "gate.json", "scores/base/tatqa.jsonl"):
+        assert f"{name} cannot be read" in page
+    assert str(tmp_path) not in page
+
+
+def test_every_file_may_be_absent(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", items=12, steps=3)
+    names = [path.relative_to(whole.folder) for path in sorted(whole.folder.rglob("*")) if path.is_file()]
+    for name in names:
+        if name.name != "recipe.json":
+            content = (whole.folder / name).read_bytes()
+            (whole.folder / name).unlink()
+            parse(page_of(whole))
+            (whole.folder / name).write_bytes(content)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "recipe.json").write_bytes((whole.folder / "recipe.json").read_bytes())
+    page = page_of(Run.open(bare))
+    assert "No verdict yet" in page and "stage 1-general: not begun" in page
+
+
+def test_hand_edited_files_never_break_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "edited", items=12, steps=2)
+    chance = random.Random(0)
+    names = ["recipe.json", "verdict.json", "comparison.json", "provenance.json", "data/ledger.json"]
+    for name in [*names, "stages/2-finance/gate.json"] * 3:
+        path = run.folder / name
+        content = path.read_text()
+        write_text(path, json.dumps(_spoilt(json.loads(content), chance)))
+        try:
+            parse(page_of(run))
+        except InputError as error:
+            assert name == "recipe.json", error
+        write_text(path, content)
+
+
+def _spoilt(value: object, chance: random.Random) -> object:
+    """The same JSON with one value, at a random depth, replaced by something else."""
+    if not isinstance(value, dict | list) or not value or chance.random() < 0.15:
+        return chance.choice([None, "<b>x</b>", [1, "2"], {"a": None}, -1e300, True])
+    if isinstance(value, list):
+        place = chance.randrange(len(value))
+        return [_spoilt(part, chance) if at == place else part for at, part in enumerate(value)]
+    key = chance.choice(sorted(value))
+    return {**value, key: _spoilt(value[key], chance)}
+
+
+def test_a_domain_that_was_not_measured_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "unmeasured", items=12, steps=2)
+    verdict = json.loads((run.folder / "verdict.json").read_text())
+    write_json(run.folder / "verdict.json", {**verdict, "unmeasured": {"ifeval": "0 groups scored"}})
+    assert "ifeval was not measured: 0 groups scored." in page_of(run)
+
+
+def test_no_run_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
+        write_report(Run.open(tmp_path))
+    (tmp_path / "recipe.json").write_text("[1")
+    with pytest.raises(InputError, match="not JSON"):
+        write_report(Run.open(tmp_path))
+
+
+def test_size_and_speed_of_a_large_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "large", items=500, steps=600)
+    begun = time.perf_counter()
+    page = page_of(run)
+    assert time.perf_counter() - begun < 3.0
+    assert len(page.encode()) < 2_000_000
+
+
+def test_the_page_is_the_same_every_time(whole: tuple[Run, str]) -> None:
+    assert page_of(whole[0]) == whole[1]
+
+
+def test_questions_are_shown_where_the_run_keeps_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "asked", items=12, steps=3)
+    asked = [
+        {"id": f"reddit-{n}", "prompt": [{"role": "user", "content": f"<i>Question</i> {n}?"}], "follow_ups": ["And?"]}
+        for n in range(12)
+    ]
+    write_lines(run.folder / "items" / "reddit.jsonl", asked)
+    page = page_of(run)
+    assert "&lt;i&gt;Question&lt;/i&gt;" in page and "And?" in page
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        plots.interval(plots.Mark('a"<b>&\x01', 0.0, (0.0, 0.0), "undecided"), border=-0.1, border_name="margin"),
+        plots.interval(plots.Mark("tiny", 1e-9, (-1e-9, 2e-9), "improved")),
+        plots.interval(plots.Mark("huge", -1e9, (-2e9, 1e8), "worse"), border=0.0),
+        plots.path(
+            [plots.Mark("1", 0.2, (0.1, 0.3), "held"), plots.Mark("2 refused", -1, (-2, 0), "worse")],
+            margin=0.5,
+            title="<&>",
+        ),
+        plots.lines("flat", [plots.Line("a", [(1, 0.5), (2, 0.5)])]),
+        plots.lines("one", [plots.Line("a", [(1, 0.0)])], zero=True),
+        plots.lines("many", [plots.Line(f"<{n}>", [(x, x * n) for x in range(1000)]) for n in range(9)]),
+        plots.bar({"<a>": 3, "b": 0}, "bar"),
+        plots.dumbbell(0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_plots_are_well_formed(svg: str) -> None:
+    root = ElementTree.fromstring(svg)
+    assert root.get("role") == "img" and root.get("aria-label") and root[0].text
+    assert "nan" not in svg.lower().replace("dominan", "") and "inf" not in svg.replace("infer", "")
+
+
+def test_empty_plots_are_empty() -> None:
+    assert plots.lines("none", []) == plots.lines("none", [plots.Line("a", [])]) == plots.bar({}, "none") == ""
+
+
+def test_thinning_keeps_the_mean_and_the_end() -> None:
+    values = [(float(x), float(x)) for x in range(1, 801)]
+    thinned = plots.thin(values, 80)
+    assert len(thinned) == 80 and thinned[-1][0] == 800
+    assert sum(y for _, y in thinned) / 80 == pytest.approx(400.5)
+
+
+def test_the_report_needs_no_model_library() -> None:
+    code = "import sys, equipoise.report.html; print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
