@@ -16,13 +16,13 @@ from equipoise import recipe as recipe_module
 
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
-    {"records", "recipe", "recipe_data", "recipe_file", "run", "store", "progress"},
+    {"records", "recipe", "recipe_data", "recipe_file", "run_folder", "store", "progress"},
     {"model"},
     {"data"},
     {"dpo"},
     {"evaluation"},
     {"outcome", "preparation", "measure"},
-    {"stages", "plan", "verify"},
+    {"stages", "planning", "verify"},
     {"study"},
     {"report"},
     {"api", "console", "commands", "cli", "__main__", "__init__"},

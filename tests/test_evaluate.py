@@ -16,7 +16,7 @@ from equipoise.model.load import Loaded, load_policy
 from equipoise.model.reward import Calibration, RewardModel
 from equipoise.recipe import Generation, ModelSpec, RewardSpec, TaskSpec, TatqaSpec
 from equipoise.records import InputError, Item, Message, Score
-from equipoise.run import Run
+from equipoise.run_folder import Run
 from equipoise.store import Store
 from models import make_policy, make_reward
 

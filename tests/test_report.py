@@ -23,7 +23,7 @@ from equipoise.recipe import Recipe
 from equipoise.records import InputError, Score, content_id
 from equipoise.report import plots, text
 from equipoise.report.html import write_report
-from equipoise.run import Run, write_json, write_lines, write_text
+from equipoise.run_folder import Run, write_json, write_lines, write_text
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 HOSTILE += "\x00\x1b[31m\x85 \u202egnp.exe \u05e9\u05dc\u05d5\u05dd \ud800 🦉"
@@ -232,7 +232,7 @@ def test_verdict_and_warnings_are_said(whole: tuple[Run, str]) -> None:
             rf"<h3><bdi>{domain}</bdi></h3>\s*<p><span class=\"badge {verdict[domain]['verdict']}\"", page
         ), domain
     assert verdict["mt_bench"]["verdict"] == "worse" and verdict["finance_instruct"]["verdict"] == "improved"
-    assert "Better: finance_instruct. Worse: mt_bench." in page
+    assert "Better: finance_instruct. Worse: mt_bench. Answers degraded: finance_instruct.</h2>" in page
     assert "Kept: stage 2-finance, trained on top of 1-general." in page
     assert "the interval covers items, not training seeds" in page
     assert "Stage 2-finance was kept although a rule of its gate failed." in page
@@ -370,12 +370,19 @@ def test_the_page_is_the_same_every_time(whole: tuple[Run, str]) -> None:
 def test_questions_are_shown_where_the_run_keeps_them(tmp_path: Path) -> None:
     run = make_run(tmp_path / "asked", items=12, steps=3)
     asked = [
-        {"id": f"reddit-{n}", "prompt": [{"role": "user", "content": f"<i>Question</i> {n}?"}], "follow_ups": ["And?"]}
+        {
+            "id": f"reddit-{n}",
+            "prompt": [{"role": "user", "content": f"<i>Question</i> {n}?"}],
+            "follow_ups": ["And?"],
+            "gold": {"answer": "<u>"},
+        }
         for n in range(12)
     ]
     write_lines(run.folder / "items" / "reddit.jsonl", asked)
     page = page_of(run)
-    assert "&lt;i&gt;Question&lt;/i&gt;" in page and "And?" in page
+    assert (
+        "&lt;i&gt;Question&lt;/i&gt;" in page and "And?" in page and "{&#34;answer&#34;: &#34;&lt;u&gt;&#34;}" in page
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from equipoise.outcome import only
 from equipoise.progress import Display, Silent
 from equipoise.recipe import Evaluation, ModelSpec, Recipe, RewardSpec
 from equipoise.records import Comparison, InputError, Score
-from equipoise.run import Run, read_json, read_scores
+from equipoise.run_folder import Run, read_json, read_scores
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
 
 def plan(recipe: Recipe, *, measure: bool = False, display: Display | None = None) -> dict[str, Any]:
     """What a run of `recipe` would do: counts, tokens, memory, time, detectable effects, problems."""
-    from equipoise.plan import make_plan
+    from equipoise.planning import make_plan
 
     return make_plan(recipe, measure=measure, display=display or Silent())
 

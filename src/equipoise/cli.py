@@ -148,7 +148,7 @@ def compare(
 def report(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None:
     """Write the run's report.html again, from its files."""
     from equipoise.report.html import write_report
-    from equipoise.run import Run
+    from equipoise.run_folder import Run
 
     print(write_report(Run.open(run)))
 
@@ -157,7 +157,7 @@ def report(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None
 @guarded
 def verify(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json: AsJson = False) -> None:
     """Compute every figure of a run again from its records and hashes; exit code 1 on a difference."""
-    from equipoise.run import Run
+    from equipoise.run_folder import Run
     from equipoise.verify import verify as verify_run
 
     problems = verify_run(Run.open(run))

@@ -18,7 +18,7 @@ from equipoise.cli import print_json
 from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
 from equipoise.recipe_file import load_recipe, parse_recipe
 from equipoise.records import InputError
-from equipoise.run import Run, read_json
+from equipoise.run_folder import Run, read_json
 
 
 def recipe_folder() -> Path:
@@ -83,7 +83,7 @@ def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, as_json:
     """Print the plan."""
     quiet()
     loaded = load_recipe(find_recipe(recipe), overrides)
-    from equipoise.plan import make_plan
+    from equipoise.planning import make_plan
 
     with console.Terminal() as display:
         result = make_plan(loaded, measure=measure, display=display)
@@ -126,7 +126,7 @@ def eval_command(
     quiet()
     evaluation, judge, spec = _evaluation(model, task, recipe, reward, limit)
     from equipoise import api
-    from equipoise.run import write_lines
+    from equipoise.run_folder import write_lines
 
     with console.Terminal() as display:
         scores = api.evaluate(spec, evaluation, reward=judge, adapters=adapter, display=display)

@@ -37,7 +37,7 @@ def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Com
     Domains that could not be measured (see `unmeasured`) are left out.
     """
     left, right = only(base, "test"), only(after, "test")
-    domains = [name for name in left if name not in unmeasured(left, right)]
+    domains = [name for name in recipe.evaluation.tasks.chosen() if name not in unmeasured(left, right)]
     return compare(
         {name: left[name] for name in domains},
         {name: right[name] for name in domains},
@@ -50,7 +50,7 @@ def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Com
 def unmeasured(before: Scores, after: Scores) -> dict[str, str]:
     """Domains of which nothing can be said, with the reason: fewer than two groups with a score on both sides."""
     found = {}
-    for name, records in before.items():
+    for name, records in sorted(before.items()):
         scored = {score.id for score in after.get(name, []) if score.value is not None}
         groups = {score.group for score in records if score.value is not None and score.id in scored}
         if len(groups) < 2:

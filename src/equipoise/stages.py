@@ -6,7 +6,7 @@ Each step leaves a file that is whole or absent; a run that was killed skips wha
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_file import changed_fields, resolved
 from equipoise.records import InputError, content_id
-from equipoise.run import Run, provenance, read_json, sha256, write_json, write_lines, write_text
+from equipoise.run_folder import Run, provenance, read_json, sha256, write_json, write_lines, write_text
 from equipoise.store import Store
 
 
@@ -131,8 +131,9 @@ def _data_hashes(prepared: Prepared) -> dict[str, Any]:
 
 
 def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequence[Path], *, seed: int) -> None:
-    """Train a stage's adapter on top of `stack`; leaves `adapter/` when, and only when, it is complete."""
-    if (folder / "adapter").is_dir():
+    """Train a stage's adapter on top of `stack`; `trained.json`, written last, says that `adapter/` is complete."""
+    if (folder / "trained.json").is_file():
+        _require_unchanged(folder, read_json(folder / "trained.json")["files"])
         return
     run, display = lab.run, lab.display
     run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])
@@ -159,10 +160,10 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
         on_step=_show_training(display, run, stage.name),
     )
     _write_seen(run, stage.name, seen)
-    shutil.rmtree(folder / ".adapter", ignore_errors=True)
-    adapters.save(model, folder / ".adapter")
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    adapters.save(model, folder / "adapter")
     adapters.detach(model)
-    (folder / ".adapter").rename(folder / "adapter")
+    write_json(folder / "trained.json", {"seen": seen, "files": _hashes(folder, "adapter/")})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -194,6 +195,8 @@ def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
         return run.scores(point)
     run.log("evaluate", point=point)
     known = known_base_scores(recipe, lab.prepared.items) if point == "base" else None
+    if known:
+        run.log("base scores reused")
     scores = known or measure(
         lab.policy,
         stack,
@@ -243,11 +246,22 @@ def _finish(
     return _read_outcome(run)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _require_unchanged(folder: Path, files: Mapping[str, str]) -> None:
+    """Raises InputError where a file is missing or is not what it was when its hash was written down."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != expected:
+            raise InputError(
+                f"{path}: missing or changed since it was written; remove {folder} to train this stage again"
+            )
+
+
+def _hashes(folder: Path, below: str = "") -> dict[str, str]:
+    """Hash of every file of a folder by its path in it; `below` takes only paths that begin so."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
     names = {str(path.relative_to(folder)): path for path in files}
     skipped = (".lock", "done", "events.jsonl", "report.html")
-    return {name: sha256(path) for name, path in names.items() if name not in skipped}
+    return {name: sha256(path) for name, path in names.items() if name not in skipped and name.startswith(below)}
 
 
 def _read_outcome(run: Run) -> Outcome:

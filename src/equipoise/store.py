@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from equipoise.run import write_bytes
+from equipoise.run_folder import write_bytes
 
 
 def cache_folder() -> Path:

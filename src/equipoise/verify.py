@@ -15,7 +15,7 @@ from equipoise.outcome import Scores, comparison_json, gate_before, only, verdic
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import fingerprint
 from equipoise.records import InputError
-from equipoise.run import Run, read_json, sha256
+from equipoise.run_folder import Run, read_json, sha256
 
 
 def verify(run: Run) -> list[str]:

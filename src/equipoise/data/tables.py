@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from equipoise.records import InputError, Message, Pair, chat
-from equipoise.run import write_bytes
+from equipoise.run_folder import write_bytes
 
 _TEXT = pyarrow.string()
 SCHEMA = pyarrow.schema(

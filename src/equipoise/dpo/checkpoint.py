@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from equipoise.run import write_bytes, write_json
+from equipoise.run_folder import write_bytes, write_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 

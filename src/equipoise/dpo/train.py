@@ -23,7 +23,7 @@ from equipoise.dpo.packing import micro_batches
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
 from equipoise.recipe import Dpo, Optim
-from equipoise.run import read_lines, write_lines
+from equipoise.run_folder import read_lines, write_lines
 
 
 class TrainingStopped(RuntimeError):

@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from equipoise.model.load import Loaded
 from equipoise.recipe import Lora
 from equipoise.records import InputError, content_id
-from equipoise.run import sha256
+from equipoise.run_folder import sha256
 
 TRAINED = "default"
 """PEFT's name of the adapter that is trained; PEFT saves this one at the top of a folder."""

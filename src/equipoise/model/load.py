@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,8 +19,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from equipoise.model.chat import require_template
 from equipoise.recipe import ModelSpec, RewardSpec
 from equipoise.records import InputError, content_id
-from equipoise.run import sha256
+from equipoise.run_folder import sha256
 
+ONE_THREAD_BELOW = 20_000_000
+"""Parameters below which a model runs on one CPU thread: threads cost it more than they give, and its results
+then do not depend on the number of cores."""
 FILES = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.py")
 
 
@@ -96,6 +100,7 @@ def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
         model.to(device)
     model.requires_grad_(False)
     model.eval()
+    _use_threads(model, device)
     return Loaded(model, tokenizer, policy_identity(spec, device), device)
 
 
@@ -138,6 +143,11 @@ def load_tokenizer(folder: Path, what: str, *, trust_remote_code: bool = False) 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _use_threads(model: Any, device: torch.device) -> None:
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ and model.num_parameters() < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)
 
 
 def folder_identity(folder: Path) -> str:

@@ -27,7 +27,7 @@ from equipoise.model.load import load_classifier
 from equipoise.model.sanity import BUILT_IN, read_cases
 from equipoise.recipe import RewardSpec
 from equipoise.records import InputError, Message, chat, content_id
-from equipoise.run import read_json
+from equipoise.run_folder import read_json
 from equipoise.store import Store
 
 VERSION = 1

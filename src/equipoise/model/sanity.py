@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.records import InputError, Message
-from equipoise.run import read_json
+from equipoise.run_folder import read_json
 
 FILE = "sanity.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ EACH = 3
 """So many answers of each kind and domain are shown."""
 _PER_TURN = 900
 _TURNS = 6
+_GOLD = 400
 
 Text = tuple[str, int]
 """The beginning of a text, and how many characters were left out."""
@@ -38,6 +40,7 @@ class Example:
     category: str
     change: str
     question: list[tuple[str, Text]]
+    expected: str
     before: Side
     after: Side
 
@@ -73,9 +76,10 @@ def _change(pair: tuple[Score, Score]) -> float | None:
 def _example(kind: str, pair: tuple[Score, Score], questions: Mapping[tuple[str, str], Mapping[str, Any]]) -> Example:
     one, other = pair
     change = _change(pair)
-    question = _question(questions.get((one.task, one.id), {}))
+    item = questions.get((one.task, one.id), {})
+    gold = shorten(json.dumps(item["gold"], ensure_ascii=False), _GOLD)[0] if item.get("gold") else ""
     said = "unscored" if change is None else f"{change:+.3g}" if change else "no change"
-    return Example(kind, one.id, one.category, said, question, _side(one), _side(other))
+    return Example(kind, one.id, one.category, said, _question(item), gold, _side(one), _side(other))
 
 
 def _question(item: Mapping[str, Any]) -> list[tuple[str, Text]]:

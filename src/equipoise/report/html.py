@@ -15,7 +15,7 @@ from markupsafe import Markup
 from equipoise.report import answers, data, domains, stages, text, words
 from equipoise.report.figures import figures
 from equipoise.report.read import RunFiles, read_run
-from equipoise.run import Run, write_text
+from equipoise.run_folder import Run, write_text
 
 
 def write_report(run: Run) -> Path:
@@ -38,7 +38,7 @@ def page(files: RunFiles) -> str:
         .render(
             files=files,
             question=_question(files.written),
-            headline=words.headline(files),
+            headline=words.headline(files, known),
             kept=words.kept(files),
             trained=words.trained(files),
             refusals=words.refusals(files),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from equipoise.evaluation.gate import GateResult
 from equipoise.records import Comparison, InputError, Score
 from equipoise.report import shape
-from equipoise.run import Run, read_json, read_lines
+from equipoise.run_folder import Run, read_json, read_lines
 
 T = TypeVar("T")
 Scores = Mapping[str, list[Score]]

@@ -22,13 +22,16 @@ ONE_SIDED = 0.7
 TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "Undecided"}
 
 
-def headline(files: RunFiles) -> str:
-    """The verdict in one line."""
+def headline(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
+    """The verdict in one line; answers that broke are part of it, whatever their score says."""
     if not files.verdict:
         return "No verdict yet"
     if files.kept == "base":
         return "No stage was kept: the base model stays."
-    return changes(files) or "Nothing was compared"
+    rows = files.compared.items()
+    broken = [name for name, row in rows if any(concern.clear for concern in concerns(row, known.get(name, [])))]
+    but = f" Answers degraded: {listed(broken)}." if broken else ""
+    return (changes(files) or "Nothing was compared.") + but
 
 
 def changes(files: RunFiles) -> str:
@@ -38,6 +41,8 @@ def changes(files: RunFiles) -> str:
     parts = [f"{TITLES[word]}: {listed(of[word])}." for word in ("improved", "worse") if of[word]]
     if not compared or (of["improved"] and of["worse"]):
         return " ".join(parts)
+    if not parts and of["undecided"]:
+        parts.append("No clear change.")
     if of["undecided"]:
         parts.append(f"Undecided: {listed(of['undecided'])}.")
     elif not of["worse"] and not files.unmeasured:

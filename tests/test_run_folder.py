@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from equipoise import run as run_module
+from equipoise import run_folder as run_module
 from equipoise.records import Health, InputError, Score
-from equipoise.run import Run, provenance, read_json, read_lines, write_bytes, write_json
+from equipoise.run_folder import Run, provenance, read_json, read_lines, write_bytes, write_json
 
 
 def score(**changes: object) -> Score:
