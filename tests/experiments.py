@@ -51,7 +51,10 @@ def make_data(folder: Path) -> None:
     both = [(topic, other) for topic in TOPICS for other in TOPICS if topic != other]
     write_rows(
         folder / "general.jsonl",
-        [{"question": f"Are {a} safer than {b}?", "good": f"Yes, {a} are.", "bad": f"{b} no {b}"} for a, b in both[:40]],
+        [
+            {"question": f"Are {a} safer than {b}?", "good": f"Yes, {a} are.", "bad": f"{b} no {b}"}
+            for a, b in both[:40]
+        ],
     )
     write_rows(
         folder / "finance.jsonl",

@@ -99,7 +99,10 @@ def test_what_a_failed_gate_does(tmp_path: Path, on_fail: str, stages: int, kept
 def test_health_limits_and_metrics_in_gates(tmp_path: Path) -> None:
     recipe = make_experiment(tmp_path)
     outcome = run(
-        recipe, tmp_path / "runs", "stages.first.gate.health={mt_bench.length: 0.0}", "stages.1.gate.hold={mt_bench.ten: 10}"
+        recipe,
+        tmp_path / "runs",
+        "stages.first.gate.health={mt_bench.length: 0.0}",
+        "stages.1.gate.hold={mt_bench.ten: 10}",
     )
     first, second = outcome.verdict["gates"]
     assert first["outcome"] == "fail" and "length" in " ".join(first["reasons"])

@@ -94,7 +94,9 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     assert "No space left on device; make room" in result.output
     folder = tmp_path / "runs" / "tiny"
     assert not list(folder.rglob("*.part"))
-    arguments = ["--resume", str(folder)] if (folder / "recipe.json").is_file() else [str(recipe), "--out", str(folder.parent)]
+    arguments = (
+        ["--resume", str(folder)] if (folder / "recipe.json").is_file() else [str(recipe), "--out", str(folder.parent)]
+    )
     result = CliRunner().invoke(cli.app, ["run", *arguments])
     assert result.exit_code == 0, result.output
 

@@ -229,3 +229,23 @@ def test_calibration_and_sanity_files() -> None:
     assert constants["scale"] > 0 and constants["version"] == 1 and constants["set"]
     cases = json.loads((pocket.reward_dir() / "sanity.json").read_text())
     assert len(cases) == 8 and all(case["good"] != case["bad"] and case["prompt"] for case in cases)
+
+
+def test_reward_model_tells_the_obvious_cases_apart() -> None:
+    from equipoise.pocket.build import load_reward
+    from equipoise.pocket.figures import rewards
+
+    tokenizer, model = load_reward(pocket.reward_dir())
+    cases = json.loads((pocket.reward_dir() / "sanity.json").read_text())
+    chats = [
+        [*case["prompt"], {"role": "assistant", "content": case[side]}] for case in cases for side in ("good", "bad")
+    ]
+    values = rewards(model, tokenizer, chats)
+    assert all(good > bad for good, bad in zip(values[::2], values[1::2], strict=True))
+
+
+def test_table_answers_of_the_shipped_model_stand_between_floor_and_ceiling() -> None:
+    figures = json.loads((pocket.model_dir().parent / "figures.json").read_text())
+    assert 0.4 <= figures["tatqa"]["all"]["exact"] <= 0.7
+    by_type = {name: told["exact"] for name, told in figures["tatqa"]["by_type"].items()}
+    assert by_type["span"] > by_type["arithmetic"] > 0

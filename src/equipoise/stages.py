@@ -106,6 +106,8 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     store = Store()
     reward = load_reward(recipe.reward, store, display)
     policy = load_policy(recipe.model)
+    for number, stage in enumerate(recipe.stages):
+        adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
     if not before.is_file():
         write_text(run.folder / "recipe.yaml", text)
         write_json(run.folder / "provenance.json", {**provenance(recipe.seed), "data": _data_hashes(prepared)})

@@ -54,6 +54,20 @@ def attach(loaded: Loaded, stack: Sequence[Path]) -> Any:
     return model
 
 
+def require_targets(model: Any, spec: Lora, where: str) -> None:
+    """Raises InputError where `target_modules` names a layer that the model does not have."""
+    if spec.target_modules == "all-linear":
+        return
+    linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
+    for target in spec.target_modules:
+        if target.rsplit(".", 1)[-1] not in linear:
+            raise InputError(f"{where}: lora.target_modules: no linear layer {target!r}; there are {', '.join(linear)}")
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)  # bitsandbytes' 4-bit layer is one as well
+
+
 def add(model: Any, spec: Lora, *, seed: int, base_name: str) -> Any:
     """Add a new trainable adapter on top of the active ones; its output is 0 until it is trained."""
     earlier = _names(model)

@@ -20,7 +20,7 @@ from equipoise.pocket import build_reward, figures, stamp, verify
 from equipoise.pocket.build_lm import save_bf16, settle, train_lm
 from equipoise.pocket.build_tokenizer import train_tokenizer
 
-TOKENS, LAST_TOKENS, REWARD_STEPS = 7_000_000, 1_000_000, 400
+TOKENS, LAST_TOKENS, REWARD_STEPS = 7_000_000, 1_000_000, 700
 Log = Callable[[str], None]
 
 

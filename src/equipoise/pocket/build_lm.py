@@ -140,7 +140,7 @@ def step_loss(
     loss = (functional.cross_entropy(logits, wanted, reduction="none") * factor).sum() / factor.sum()
     hit = (logits.detach().argmax(-1) == wanted).float()
     right: dict[str, float] = {}
-    for kind in set(kinds):
+    for kind in sorted(set(kinds)):
         mine = torch.tensor([k == kind for k in kinds])[rows] & (factor == 1.0)
         if mine.any():
             right[kind] = hit[mine].mean().item()

@@ -101,7 +101,7 @@ def pairs(rng: random.Random) -> Iterator[Pair]:
         scene = scene_of(domain, rng, False)
         made: tuple[str, str] | None
         if rng.random() < BROKEN_SHARE:
-            made = broken_pair(scene, rng, rng.choice(list(BREAK)))
+            made = broken_pair(scene, rng, rng.choice([*BREAK, "elsewhere"]))  # the hardest one twice
         else:
             made = world.pair(scene, rng, world.PAIR_NOISE["reward"])
         if made:
