@@ -95,7 +95,6 @@ def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
     extra: dict[str, Any] = {"quantization_config": _nf4(device, dtype)} if spec.quantization else {}
     model = _load(transformers.AutoModelForCausalLM.from_pretrained, folder, "model.id", spec, dtype, extra)
     tokenizer = load_tokenizer(folder, "model.id", trust_remote_code=spec.trust_remote_code)
-    require_template(tokenizer, f"model.id: {spec.id}")
     if not spec.quantization:
         model.to(device)
     model.requires_grad_(False)
@@ -122,7 +121,6 @@ def load_classifier(spec: RewardSpec, device: torch.device | None = None) -> tup
     dtype = _dtype("auto", device)
     model = _load(transformers.AutoModelForSequenceClassification.from_pretrained, folder, "reward.id", spec, dtype, {})
     tokenizer = load_tokenizer(folder, "reward.id", trust_remote_code=spec.trust_remote_code)
-    require_template(tokenizer, f"reward.id: {spec.id}")
     model.to(device).requires_grad_(False)
     model.eval()
     return Loaded(model, tokenizer, classifier_identity(spec, device), device), folder
@@ -135,11 +133,12 @@ def classifier_identity(spec: RewardSpec, device: torch.device) -> str:
 
 
 def load_tokenizer(folder: Path, what: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder, with a padding token."""
+    """The tokenizer of a model folder, with a chat template and a padding token."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{what}: {folder}: no readable tokenizer: {_first_line(error)}") from None
+    require_template(tokenizer, f"{what}: {folder}")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
