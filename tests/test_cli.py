@@ -197,3 +197,14 @@ def test_recipes_and_doctor() -> None:
     assert all(row["question"].endswith("?") or "?" in row["question"] for row in rows)
     facts = json.loads(invoke("doctor", "--json").stdout)
     assert facts["torch"].startswith("2") and "writable" in facts["cache folder"]
+
+
+def test_a_pair_of_two_sources_is_trained_on_once(tmp_path: Path) -> None:
+    recipe = make_experiment(tmp_path)
+    same = "general2: {kind: table, id: %s/general.jsonl, domain: x, columns: {prompt: question, chosen: good, rejected: bad}}"
+    text = recipe.read_text().replace("  finance:", f"  {same % tmp_path}\n  finance:", 1)
+    recipe.write_text(text.replace("{pairs: 10", "{pairs: 10, when_short: shrink").replace("general: 0.25", "general2: 0.25"))
+    result = invoke("data", recipe, "--json")
+    assert result.exit_code == 2 and "0 available" in result.output
+    recipe.write_text(recipe.read_text().replace("general2: 0.25", "general: 0.25"))
+    assert "general2" not in json.loads(invoke("data", recipe, "--json").stdout)["sources"]

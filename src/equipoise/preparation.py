@@ -54,11 +54,15 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer, display: Display) -> Prepared:
     require_two_groups(items, recipe.evaluation.dev_share)
     texts = evaluation_texts([item for task in items.values() for item in task])
     pools: dict[str, list[Pair]] = {}
+    taken: dict[str, str] = {}  # pair id -> the first source that has it
     ledger = Ledger()
     for name in used_sources(recipe):
         display.say(f"building source {name}")
         built = build(name, recipe.sources[name])
-        pools[name], reasons = clean(built.pairs, evaluation_texts=texts)
+        cleaned, reasons = clean(built.pairs, evaluation_texts=texts)
+        pools[name] = [pair for pair in cleaned if taken.setdefault(pair.id, name) == name]
+        twice = Counter(taken[pair.id] for pair in cleaned if taken[pair.id] != name)
+        reasons |= {f"in source {other} as well": count for other, count in twice.items()}
         ledger = ledger.with_source(name, ledgers.source_line(built, pools[name], reasons))
     stages = []
     for stage in recipe.stages:
