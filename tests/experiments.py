@@ -19,7 +19,11 @@ name: tiny
 model: {{id: {model}}}
 reward: {{id: {folder}/reward, sanity: warn}}
 sources:
-  general: {{kind: table, id: {folder}/general.jsonl, domain: general, columns: {{prompt: question, chosen: good, rejected: bad}}}}
+  general:
+    kind: table
+    id: {folder}/general.jsonl
+    domain: general
+    columns: {{prompt: question, chosen: good, rejected: bad}}
   finance: {{kind: orca, id: {folder}/finance.jsonl, domain: finance}}
 stages:
   - name: first

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
-from experiments import contents, equipoise, make_experiment
 from typer.testing import CliRunner
 
-from equipoise import cli
+from equipoise import cli, pocket
 from equipoise.records import Score
+from experiments import contents, equipoise, make_experiment
 
 
 def invoke(*arguments: object) -> Any:
@@ -201,10 +203,24 @@ def test_recipes_and_doctor() -> None:
 
 def test_a_pair_of_two_sources_is_trained_on_once(tmp_path: Path) -> None:
     recipe = make_experiment(tmp_path)
-    same = "general2: {kind: table, id: %s/general.jsonl, domain: x, columns: {prompt: question, chosen: good, rejected: bad}}"
-    text = recipe.read_text().replace("  finance:", f"  {same % tmp_path}\n  finance:", 1)
-    recipe.write_text(text.replace("{pairs: 10", "{pairs: 10, when_short: shrink").replace("general: 0.25", "general2: 0.25"))
+    general = re.search(r"  general:\n(?:    .*\n)+", recipe.read_text())[0]
+    text = recipe.read_text().replace("  finance:", f"{general.replace('general:', 'general2:')}  finance:", 1)
+    recipe.write_text(
+        text.replace("{pairs: 10", "{pairs: 10, when_short: shrink").replace("general: 0.25", "general2: 0.25")
+    )
     result = invoke("data", recipe, "--json")
     assert result.exit_code == 2 and "0 available" in result.output
     recipe.write_text(recipe.read_text().replace("general2: 0.25", "general: 0.25"))
     assert "general2" not in json.loads(invoke("data", recipe, "--json").stdout)["sources"]
+
+
+def test_tokenizer_and_weights_of_different_builds_stop(tmp_path: Path) -> None:
+    """A foreign tokenizer would give gibberish without an error: the fingerprint notices."""
+    recipe = make_experiment(tmp_path)
+    mixed = shutil.copytree(pocket.model_dir(), tmp_path / "mixed")
+    tokenizer = json.loads((mixed / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][::-1]
+    (mixed / "tokenizer.json").write_text(json.dumps(tokenizer))
+    result = invoke("run", recipe, "--out", tmp_path / "runs", "--set", f"model.id={mixed}")
+    assert result.exit_code == 2
+    assert "tokenizer.json does not belong to this build" in result.output

@@ -18,6 +18,27 @@ from equipoise.stages import Outcome
 from equipoise.verify import verify
 from experiments import contents, make_experiment
 
+FILES = [
+    "recipe.yaml",
+    "recipe.json",
+    "provenance.json",
+    "data/general.parquet",
+    "data/ledger.json",
+    "items/mt_bench.jsonl",
+    "stages/1-first/pairs.parquet",
+    "stages/1-first/train.jsonl",
+    "stages/1-first/adapter/adapter_config.json",
+    "stages/1-first/gate.json",
+    "stages/1-first/done",
+    "scores/base/mt_bench.jsonl",
+    "scores/2-second/finance_instruct.jsonl",
+    "comparison.json",
+    "verdict.json",
+    "report.html",
+    "events.jsonl",
+    "done",
+]
+
 
 def run(recipe: Path, out: Path, *overrides: str, **options: Any) -> Outcome:
     return equipoise.run(equipoise.load_recipe(recipe, overrides), out=out, text=recipe.read_text(), **options)
@@ -34,11 +55,7 @@ def test_two_stages_from_local_folders(tmp_path: Path, architecture: str) -> Non
     row = outcome.verdict["mt_bench"]
     assert set(row) == {"before", "after", "difference", "ci", "p_holm", "n", "detectable", "verdict"}
     assert row["difference"] == pytest.approx(row["after"] - row["before"])
-    for name in ("recipe.yaml", "recipe.json", "provenance.json", "data/ledger.json", "data/general.parquet",
-                 "stages/1-first/pairs.parquet", "stages/1-first/train.jsonl", "stages/1-first/adapter/adapter_config.json",
-                 "stages/1-first/gate.json", "stages/1-first/done", "scores/base/mt_bench.jsonl", "comparison.json",
-                 "scores/2-second/finance_instruct.jsonl", "verdict.json", "report.html", "events.jsonl", "done"):  # fmt: skip
-        assert (folder / name).is_file(), name
+    assert [name for name in FILES if not (folder / name).is_file()] == []
     assert not list(folder.rglob("*.part")) and not (folder / "stages/1-first/checkpoints").exists()
     assert (folder / "recipe.yaml").read_text() == recipe.read_text()
     assert verify(Run.open(folder)) == []

@@ -110,7 +110,7 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
     if not before.is_file():
         write_text(run.folder / "recipe.yaml", text)
-        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), "data": _data_hashes(prepared)})
+        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **_data_and_device(prepared, policy)})
         write_json(before, resolved(recipe))
     run.repair_logs()
     run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
@@ -125,10 +125,15 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     return Lab(recipe, run, store, display, prepared, policy, reward)
 
 
-def _data_hashes(prepared: Prepared) -> dict[str, Any]:
+def _data_and_device(prepared: Prepared, policy: Loaded) -> dict[str, Any]:
+    """What of a run's circumstances is known only once data and model are there."""
     return {
-        "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
-        "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
+        "device": policy.device.type,
+        "model": policy.identity,
+        "data": {
+            "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
+            "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
+        },
     }
 
 
