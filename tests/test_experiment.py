@@ -18,26 +18,13 @@ from equipoise.stages import Outcome
 from equipoise.verify import verify
 from experiments import contents, make_experiment
 
-FILES = [
-    "recipe.yaml",
-    "recipe.json",
-    "provenance.json",
-    "data/general.parquet",
-    "data/ledger.json",
-    "items/mt_bench.jsonl",
-    "stages/1-first/pairs.parquet",
-    "stages/1-first/train.jsonl",
-    "stages/1-first/adapter/adapter_config.json",
-    "stages/1-first/gate.json",
-    "stages/1-first/done",
-    "scores/base/mt_bench.jsonl",
-    "scores/2-second/finance_instruct.jsonl",
-    "comparison.json",
-    "verdict.json",
-    "report.html",
-    "events.jsonl",
-    "done",
-]
+FILES = (
+    *("recipe.yaml", "recipe.json", "provenance.json", "data/general.parquet", "data/ledger.json"),
+    *("items/mt_bench.jsonl", "stages/1-first/pairs.parquet", "stages/1-first/train.jsonl"),
+    *("stages/1-first/adapter/adapter_config.json", "stages/1-first/gate.json", "stages/1-first/done"),
+    *("scores/base/mt_bench.jsonl", "scores/2-second/finance_instruct.jsonl", "comparison.json", "verdict.json"),
+    *("report.html", "events.jsonl", "done"),
+)
 
 
 def run(recipe: Path, out: Path, *overrides: str, **options: Any) -> Outcome:

@@ -46,10 +46,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             fail("interrupted; a run continues with: equipoise run --resume RUN", 130)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
             place = f" ({error.filename})" if error.filename else ""
-            fail(f"cannot write{place}: {error.strerror}; make room, then continue with: equipoise run --resume RUN", 1)
+            said = f"cannot write{place}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                fail(f"{said}; make room, then continue with: equipoise run --resume RUN", 1)
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+                fail(f"{said}; name another folder with --out, or another store with EQUIPOISE_CACHE", 2)
+            raise
 
     return run
 

@@ -16,7 +16,7 @@ from equipoise.data.ledger import Ledger
 from equipoise.data.tables import write_pairs
 from equipoise.dpo.reference import reference_logprobs
 from equipoise.dpo.train import Progress, train_stage
-from equipoise.evaluation.gate import decide
+from equipoise.evaluation.gate import decide, vacuous
 from equipoise.measure import keep_base_scores, known_base_scores, load_reward, measure
 from equipoise.model import adapters
 from equipoise.model.load import Loaded, load_policy, load_tokenizer, model_folder
@@ -76,6 +76,9 @@ def run_recipe(
             return _read_outcome(run)
         lab = _begin(recipe, text, run, display)
         points = {"base": _scores_at(lab, "base", [])}
+        for stage in recipe.stages:
+            for sentence in vacuous(only(points["base"], "dev"), stage.gate):
+                display.say(f"warning: stage {stage.name}: gate {sentence}")
         kept = "base"
         stack: list[Path] = []
         gates: list[dict[str, Any]] = []
