@@ -144,3 +144,35 @@ def test_references_and_base_scores_are_computed_once_for_all_runs(tmp_path: Pat
     first = next(event for event in events if event["event"] == "reference")
     assert (first["reused"], first["computed"]) == (12, 0)
     assert any(event["event"] == "base scores reused" for event in events)
+
+
+def test_resume_refuses_other_data_and_edited_scores(tmp_path: Path) -> None:
+    recipe = make_experiment(tmp_path)
+    outcome = run(recipe, tmp_path / "runs")
+    (outcome.run.folder / "done").unlink()
+    path = tmp_path / "finance.jsonl"
+    before = path.read_text()
+    path.write_text(before.replace("pay.", "pay well."))
+    with pytest.raises(InputError, match="changed since this run began: sources finance"):
+        run(recipe, tmp_path / "runs", resume=True)
+    path.write_text(before)
+    scores = outcome.run.score_file("base", "mt_bench")
+    records = scores.read_text()
+    scores.write_text(records.replace('"value": ', '"value": 1', 1))
+    with pytest.raises(InputError, match="missing or changed since it was written"):
+        run(recipe, tmp_path / "runs", resume=True)
+    scores.write_text(records)
+    assert run(recipe, tmp_path / "runs", resume=True).passed
+
+
+def test_verify_computes_values_again_from_answers(tmp_path: Path) -> None:
+    """A table answer that was edited together with every hash is still found: the answer does not give its value."""
+    recipe = make_experiment(tmp_path)
+    tasks = "evaluation.tasks={tatqa: {id: pocket, limit: 24, layout: cells}}"
+    gates = ("stages.0.gate.hold={tatqa: 1}", "stages.1.gate.hold={tatqa: 1}")
+    outcome = run(recipe, tmp_path / "runs", tasks, *gates)
+    path = outcome.run.score_file("base", "tatqa")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[0]["value"] = 1.0 - records[0]["value"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert any("its answer gives" in problem for problem in verify(outcome.run))

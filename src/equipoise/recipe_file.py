@@ -6,7 +6,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -60,6 +60,14 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "reci
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with every default filled in, as it stands in `recipe.json`, with its fingerprint."""
     return {**recipe.model_dump(mode="json"), "fingerprint": fingerprint(recipe)}
+
+
+def stored_recipe(record: Mapping[str, Any]) -> Recipe:
+    """The recipe of a `recipe.json`; raises RecipeError where it is none."""
+    try:
+        return Recipe.model_validate({key: value for key, value in record.items() if key != "fingerprint"})
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(error, None, "recipe.json"))) from None
 
 
 def fingerprint(recipe: Recipe) -> str:

@@ -89,6 +89,12 @@ class Item:
         """Content id of all that decides the score; two runs are comparable only where it agrees."""
         return content_id([self.task, chat(self.prompt), list(self.follow_ups), dict(self.gold)])
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Item:
+        """Read an item back from its JSON object; raises KeyError or TypeError on a foreign object."""
+        prompt = tuple(Message(**message) for message in record["prompt"])
+        return cls(**{**record, "prompt": prompt, "follow_ups": tuple(record["follow_ups"])})
+
 
 @dataclass(frozen=True, slots=True)
 class Health:

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,25 @@ def sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(folder: Path, below: str = "") -> dict[str, str]:
+    """Hash of every file of a folder by its path in it; `below` takes only paths that begin so.
+
+    Left out: what may still change when a folder is done (the log of events, the report), and locks.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    left_out = (".lock", "done", "events.jsonl", "report.html")
+    return {name: sha256(path) for name, path in names.items() if name not in left_out and name.startswith(below)}
+
+
+def require_unchanged(folder: Path, files: Mapping[str, str], remedy: str) -> None:
+    """Raises InputError where a file is missing or is not what it was when its hash was written down."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != expected:
+            raise InputError(f"{path}: missing or changed since it was written; remove {folder} to {remedy} again")
 
 
 def provenance(seed: int) -> dict[str, Any]:
@@ -214,9 +234,8 @@ class Run:
             try:
                 yield
             finally:
-                (self.folder / ".lock").unlink()
                 if not self.begun:
-                    self.folder.rmdir()
+                    shutil.rmtree(self.folder)
 
 
 def read_scores(folder: Path) -> dict[str, list[Score]]:

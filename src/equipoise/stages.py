@@ -25,9 +25,18 @@ from equipoise.outcome import Scores, comparison_json, gate_before, only, verdic
 from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
-from equipoise.recipe_file import changed_fields, resolved
+from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe
 from equipoise.records import InputError, content_id
-from equipoise.run_folder import Run, provenance, read_json, sha256, write_json, write_lines, write_text
+from equipoise.run_folder import (
+    Run,
+    hashes,
+    provenance,
+    read_json,
+    require_unchanged,
+    write_json,
+    write_lines,
+    write_text,
+)
 from equipoise.store import Store
 
 
@@ -72,6 +81,7 @@ def run_recipe(
             f"{run.folder}: this run exists; continue it with --resume {run.folder}, or choose another --name"
         )
     with run.lock():
+        _require_same_recipe(recipe, run)
         if run.finished:
             return _read_outcome(run)
         lab = _begin(recipe, text, run, display)
@@ -85,7 +95,7 @@ def run_recipe(
         for number, stage in enumerate(recipe.stages, 1):
             point = f"{number}-{stage.name}"
             folder = run.stage(number, stage.name)
-            _train(lab, stage, lab.prepared.stages[number - 1], folder, stack, seed=recipe.seed + number)
+            _train(lab, stage, lab.prepared.stages[number - 1], folder, stack, seed=stage_seed(recipe.seed, number))
             points[point] = _scores_at(lab, point, [*stack, folder / "adapter"])
             gate = _decide(lab, stage, folder, point, points, kept)
             gates.append(gate)
@@ -99,10 +109,6 @@ def run_recipe(
 
 def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     """Everything that can fail because of the user's input happens here, before the first expensive step."""
-    before = run.folder / "recipe.json"
-    if before.is_file() and read_json(before)["fingerprint"] != resolved(recipe)["fingerprint"]:
-        old = Recipe.model_validate({k: v for k, v in read_json(before).items() if k != "fingerprint"})
-        raise InputError("\n".join([f"{run.folder}: the recipe has changed since:", *changed_fields(old, recipe)]))
     tokenizer = load_tokenizer(model_folder(recipe.model.id, recipe.model.revision, what="model.id"), "model.id")
     display.say("preparing the pairs of every stage")
     prepared = prepare(recipe, tokenizer, display)
@@ -111,10 +117,13 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     policy = load_policy(recipe.model)
     for number, stage in enumerate(recipe.stages):
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
-    if not before.is_file():
+    circumstances = _data_and_device(prepared, policy)
+    if (run.folder / "recipe.json").is_file():
+        _require_same_input(circumstances, run)
+    else:
         write_text(run.folder / "recipe.yaml", text)
-        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **_data_and_device(prepared, policy)})
-        write_json(before, resolved(recipe))
+        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **circumstances})
+        write_json(run.folder / "recipe.json", resolved(recipe))
     run.repair_logs()
     run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
     for name, items in prepared.items.items():
@@ -126,6 +135,30 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     for sentence in ledgers.problems(prepared.ledger):
         display.say(f"warning: {sentence}")
     return Lab(recipe, run, store, display, prepared, policy, reward)
+
+
+def _require_same_recipe(recipe: Recipe, run: Run) -> None:
+    path = run.folder / "recipe.json"
+    if path.is_file() and read_json(path)["fingerprint"] != fingerprint(recipe):
+        changes = changed_fields(stored_recipe(read_json(path)), recipe)
+        raise InputError("\n".join([f"{run.folder}: the recipe has changed since this run began:", *changes]))
+
+
+def _require_same_input(now: Mapping[str, Any], run: Run) -> None:
+    """A run goes on only with the model and the data with which it began."""
+    before = read_json(run.folder / "provenance.json")
+    changed = [] if before["model"] == now["model"] else ["the model"]
+    for kind, found in now["data"].items():
+        changed += [f"{kind} {name}" for name, value in found.items() if before["data"][kind].get(name) != value]
+    if changed:
+        raise InputError(
+            f"{run.folder}: changed since this run began: {', '.join(changed)}; put it back, or begin a new run"
+        )
+
+
+def stage_seed(seed: int, number: int) -> int:
+    """Seed of a stage: no two of (seed, stage) share one, as they would if the numbers were added."""
+    return int(content_id(["stage", seed, number])[:8], 16)
 
 
 def _data_and_device(prepared: Prepared, policy: Loaded) -> dict[str, Any]:
@@ -143,7 +176,7 @@ def _data_and_device(prepared: Prepared, policy: Loaded) -> dict[str, Any]:
 def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequence[Path], *, seed: int) -> None:
     """Train a stage's adapter on top of `stack`; `trained.json`, written last, says that `adapter/` is complete."""
     if (folder / "trained.json").is_file():
-        _require_unchanged(folder, read_json(folder / "trained.json")["files"])
+        require_unchanged(folder, read_json(folder / "trained.json")["files"], "train this stage")
         return
     run, display = lab.run, lab.display
     run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])
@@ -173,7 +206,7 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
     shutil.rmtree(folder / "adapter", ignore_errors=True)
     adapters.save(model, folder / "adapter")
     adapters.detach(model)
-    write_json(folder / "trained.json", {"seen": seen, "files": _hashes(folder, "adapter/")})
+    write_json(folder / "trained.json", {"seen": seen, "files": hashes(folder, "adapter/")})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -201,7 +234,9 @@ def _write_seen(run: Run, stage: str, seen: dict[str, int]) -> None:
 def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
     """Scores of all items at a point of the run; read where they are complete."""
     recipe, run = lab.recipe, lab.run
-    if all(run.score_file(point, task).is_file() for task in lab.prepared.items):
+    done = run.folder / "scores" / point / "done"
+    if done.is_file():
+        require_unchanged(done.parent, read_json(done)["files"], "score this point")
         return run.scores(point)
     run.log("evaluate", point=point)
     known = known_base_scores(recipe, lab.prepared.items) if point == "base" else None
@@ -222,16 +257,19 @@ def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
         keep_base_scores(recipe, lab.prepared.items, scores)
     for task, records in scores.items():
         run.write_scores(point, task, records)
+    write_json(done, {"files": hashes(done.parent)})
     return scores
 
 
 def _decide(lab: Lab, stage: Stage, folder: Path, point: str, points: dict[str, Scores], kept: str) -> dict[str, Any]:
     """The gate's decision on the dev items, in gate.json; the stage is done when it is written."""
     path = folder / "gate.json"
-    if not (folder / "done").is_file():
+    if (folder / "done").is_file():
+        require_unchanged(folder, read_json(folder / "done")["files"], "train this stage")
+    else:
         result = decide(gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=lab.recipe.seed)
         write_json(path, {"stage": point, "compared_with": stage.gate.against, "kept_before": kept, **result.record()})
-        write_json(folder / "done", {"files": _hashes(folder)})
+        write_json(folder / "done", {"files": hashes(folder)})
     gate: dict[str, Any] = read_json(path)
     lab.run.log("gate", stage=stage.name, outcome=gate["outcome"], action=gate["action"])
     flag = " (kept all the same)" if gate["flagged"] else ""
@@ -252,26 +290,8 @@ def _finish(
     write_json(run.folder / "verdict.json", verdict)
     report(run)
     run.log("end", kept=kept)
-    write_json(run.folder / "done", {"files": _hashes(run.folder)})
+    write_json(run.folder / "done", {"files": hashes(run.folder)})
     return _read_outcome(run)
-
-
-def _require_unchanged(folder: Path, files: Mapping[str, str]) -> None:
-    """Raises InputError where a file is missing or is not what it was when its hash was written down."""
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file() or sha256(path) != expected:
-            raise InputError(
-                f"{path}: missing or changed since it was written; remove {folder} to train this stage again"
-            )
-
-
-def _hashes(folder: Path, below: str = "") -> dict[str, str]:
-    """Hash of every file of a folder by its path in it; `below` takes only paths that begin so."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
-    names = {str(path.relative_to(folder)): path for path in files}
-    skipped = (".lock", "done", "events.jsonl", "report.html")
-    return {name: sha256(path) for name, path in names.items() if name not in skipped and name.startswith(below)}
 
 
 def _read_outcome(run: Run) -> Outcome:

@@ -9,13 +9,16 @@ from typing import Any
 
 from equipoise.data.ledger import Ledger
 from equipoise.data.tables import read_pairs
+from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import decide
 from equipoise.evaluation.health import health
+from equipoise.evaluation.tasks import TASKS
+from equipoise.model.generate import Answer
 from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
 from equipoise.recipe import Recipe
-from equipoise.recipe_file import fingerprint
-from equipoise.records import InputError
-from equipoise.run_folder import Run, read_json, sha256
+from equipoise.recipe_file import fingerprint, stored_recipe
+from equipoise.records import InputError, Item, Score, Split
+from equipoise.run_folder import Run, read_json, read_lines, sha256
 
 
 def verify(run: Run) -> list[str]:
@@ -26,12 +29,12 @@ def verify(run: Run) -> list[str]:
     if not run.finished:
         raise InputError(f"{run.folder}: this run is not finished; continue it with --resume {run.folder}")
     stored = read_json(run.folder / "recipe.json")
-    recipe = Recipe.model_validate({key: value for key, value in stored.items() if key != "fingerprint"})
+    recipe = stored_recipe(stored)
     problems = _changed_files(run.folder)
     if stored.get("fingerprint") != fingerprint(recipe):
         problems.append("recipe.json: its fingerprint is not that of its content")
     points = {point: run.scores(point) for point in run.points()}
-    problems += _health_figures(points)
+    problems += _item_records(run, recipe, points)
     problems += _ledger(run, recipe)
     gates, kept, gate_problems = _gates(run, recipe, points)
     problems += gate_problems
@@ -53,15 +56,34 @@ def _changed_files(folder: Path) -> list[str]:
     return problems
 
 
-def _health_figures(points: Mapping[str, Scores]) -> list[str]:
-    """Health is a function of the answers: computed again for every record that has some."""
-    return [
-        f"scores/{point}/{task}.jsonl: item {score.id}: its health figures are not those of its answers"
-        for point, scores in points.items()
-        for task, records in scores.items()
-        for score in records
-        if score.answers and health(score.answers, score.health.cut_off) != score.health
-    ]
+def _item_records(run: Run, recipe: Recipe, points: Mapping[str, Scores]) -> list[str]:
+    """Every score against its item: content, split, health of its answers, and the value where no model gave it."""
+    problems = []
+    for task in recipe.evaluation.tasks.chosen():
+        path = run.folder / "items" / f"{task}.jsonl"
+        items = {record["id"]: Item.from_record(record) for record in read_lines(path)}
+        sides = splits((item.group for item in items.values()), recipe.evaluation.dev_share)
+        for point, scores in points.items():
+            for score in scores.get(task, []):
+                fault = _fault(score, items.get(score.id), sides)
+                problems += [f"scores/{point}/{task}.jsonl: item {score.id}: {fault}"] if fault else []
+    return problems
+
+
+def _fault(score: Score, item: Item | None, sides: Mapping[str, Split]) -> str | None:
+    """What a record says that its item and its answers do not give."""
+    if item is None or item.content != score.content:
+        return "it is not the item of items/"
+    if (score.group, score.split) != (item.group, sides[item.group]):
+        return "its group or split is not that of the item"
+    if score.answers and health(score.answers, score.health.cut_off) != score.health:
+        return "its health figures are not those of its answers"
+    found = TASKS[score.task]
+    if found.needs_reward or not score.answers:
+        return None
+    outcome = found.score(item, [Answer(text, 0, score.health.cut_off) for text in score.answers], None)
+    same = (outcome.value, dict(outcome.metrics)) == (score.value, dict(score.metrics))
+    return None if same else f"its value is {score.value}, its answer gives {outcome.value}"
 
 
 def _ledger(run: Run, recipe: Recipe) -> list[str]:
