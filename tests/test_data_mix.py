@@ -158,12 +158,12 @@ def test_ledger_says_what_was_not_as_asked() -> None:
     built = Built(available["a"], 33, {"wrong type": 3})
     ledger = Ledger().with_source("a", source_line(built, available["a"][:29], {"near duplicate": 1}))
     assert problems(ledger.with_stage("s", stage)) == []
-    done = seen(encoded(stage, {"a": {"answer too long": 4}}), {"a": 8, "b": 5})
+    done = seen(encoded(stage, {"a": {"answer too long": 4}}, {"b": 2}), {"a": 8, "b": 5})
     full = ledger.with_stage("s", done)
     assert problems(full) == [
-        "Stage s saw 8 pairs of a, asked 10 (20 x 0.5 epochs): 30 available, 20 drawn, 4 dropped: answer too long."
+        "Stage s saw 8 pairs of a, asked 10 (20 x 0.5 epochs): 30 available, 20 drawn, 4 unusable: answer too long."
     ]
-    assert done.sources["a"].encoded == 16 and done.sources["b"].encoded == 10
+    assert done.sources["a"].unusable == {"answer too long": 4} and done.sources["b"].prompts_cut == 2
     assert Ledger.from_record(full.record()) == full
     line = full.sources["a"]
     assert line.rows == sum(line.malformed.values()) + sum(line.cleaned.values()) + line.available
