@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ FILES = (
 
 def run(recipe: Path, out: Path, *overrides: str, **options: Any) -> Outcome:
     return equipoise.run(equipoise.load_recipe(recipe, overrides), out=out, text=recipe.read_text(), **options)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run that tests only read or copy."""
+    folder = tmp_path_factory.mktemp("done")
+    return run(make_experiment(folder), folder / "runs").run.folder
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2", "llama"])
@@ -176,3 +184,39 @@ def test_verify_computes_values_again_from_answers(tmp_path: Path) -> None:
     records[0]["value"] = 1.0 - records[0]["value"]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert any("its answer gives" in problem for problem in verify(outcome.run))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("data/ledger.json", '"seen": 18', '"seen": 99', "asked, drawn and seen"),
+        ("data/ledger.json", '"available"', '"availablex"', "cannot be understood"),
+        ("verdict.json", '"kept_stage": "2-second"', '"kept_stage": "base"', "verdict.json: kept_stage"),
+        ("stages/1-first/gate.json", '"action": "keep"', '"action": "stop"', "gate.json: action"),
+        ("recipe.json", '"beta": 0.1', '"beta": 0.2', "fingerprint"),
+        ("scores/base/mt_bench.jsonl", '"split": "test"', '"split": "dev"', "group or split"),
+        ("stages/1-first/adapter/adapter_config.json", '"r": 4', '"r": 5', "hash differs"),
+        ("items/mt_bench.jsonl", "Write about", "Rite about", "not the item of items/"),
+        ("done", '"files"', '"flies"', "hashes of the run's files"),
+        ("verdict.json", "{", "", "cannot be understood"),
+    ],
+)
+def test_verify_names_what_was_tampered_with(
+    done: Path, tmp_path: Path, name: str, old: str, new: str, said: str
+) -> None:
+    copy = shutil.copytree(done, tmp_path / "copy")
+    path = copy / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    problems = verify(Run.open(copy))
+    assert any(said in problem for problem in problems), problems
+
+
+def test_verify_names_missing_and_new_files(done: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(done, tmp_path / "copy")
+    shutil.rmtree(copy / "scores" / "base")
+    (copy / "scores" / "abc").mkdir()
+    (copy / "scores" / "abc" / "mt_bench.jsonl").write_text("")
+    problems = "\n".join(verify(Run.open(copy)))
+    assert "scores/base/mt_bench.jsonl: missing" in problems
+    assert "scores/abc/mt_bench.jsonl: not there when the run ended" in problems

@@ -51,7 +51,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 fail(f"{said}; make room, then continue with: equipoise run --resume RUN", 1)
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-                fail(f"{said}; name another folder with --out, or another store with EQUIPOISE_CACHE", 2)
+                fail(f"{said}; choose a folder where you may write (the store's is EQUIPOISE_CACHE)", 2)
             raise
 
     return run
@@ -160,15 +160,9 @@ def report(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None
 @guarded
 def verify(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json: AsJson = False) -> None:
     """Compute every figure of a run again from its records and hashes; exit code 1 on a difference."""
-    from equipoise.run_folder import Run
-    from equipoise.verify import verify as verify_run
+    from equipoise.commands import verify_command
 
-    problems = verify_run(Run.open(run))
-    if as_json:
-        print_json({"run": run.name, "problems": problems})
-    else:
-        print("\n".join(problems) if problems else f"{run}: every file and every figure is as its records give")
-    raise typer.Exit(1 if problems else 0)
+    raise typer.Exit(verify_command(run, as_json))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from equipoise import console
 from equipoise.cli import print_json
 from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
+from equipoise.recipe_data import NAME
 from equipoise.recipe_file import load_recipe, parse_recipe
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json
@@ -60,7 +62,12 @@ def _what_to_run(
             raise InputError("name a recipe, or --resume a run; `equipoise recipes` lists the built-in ones")
         path = find_recipe(recipe)
         loaded = load_recipe(path, overrides)
+        if name is not None and not re.fullmatch(NAME, name):
+            raise InputError(f"--name {name!r}: letters, digits, '.', '_' and '-', not beginning with a sign")
         return loaded, path.read_text(encoding="utf-8"), out / (name or loaded.name)
+    if recipe and not (resume / "recipe.json").is_file() and not Run(resume).begun:
+        path = find_recipe(recipe)  # killed before anything was written: there is only the recipe to go on from
+        return load_recipe(path, overrides), path.read_text(encoding="utf-8"), resume
     stored = read_json(Run.open(resume).folder / "recipe.json")
     text = json.dumps({key: value for key, value in stored.items() if key != "fingerprint"})
     loaded = load_recipe(find_recipe(recipe), overrides) if recipe else parse_recipe(text, overrides, where=str(resume))
@@ -75,8 +82,20 @@ def show_outcome(run: Run, verdict: dict[str, Any]) -> None:
     if kept == "base" and point != "base":
         title = f"No stage was kept: the base model stays. What the refused stage {point} did (test items):"
     console.verdict_table(verdict, title)
+    for warning in cautions(run):
+        print(f"! {warning}")
     print(f"kept: {kept}")
     print(f"report: {run.folder / 'report.html'}")
+
+
+def cautions(run: Run) -> list[str]:
+    """What the report says one must not overlook beside the scores."""
+    from equipoise.report.figures import figures
+    from equipoise.report.read import read_run
+    from equipoise.report.words import warnings as words_of_warning
+
+    files = read_run(run)
+    return words_of_warning(files, figures(files))
 
 
 def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, as_json: bool) -> None:
@@ -197,6 +216,24 @@ def compare_command(before: Path, after: Sequence[Path], split: str, confidence:
         )
         for row in rows.values():
             print(sentence(row, confidence=confidence))
+
+
+def verify_command(folder: Path, as_json: bool) -> int:
+    """Print what does not agree; returns 1 where anything does not."""
+    from equipoise.report.html import page
+    from equipoise.report.read import read_run
+    from equipoise.verify import verify
+
+    run = Run.open(folder)
+    problems = verify(run)
+    report = run.folder / "report.html"
+    if not report.is_file() or report.read_text(encoding="utf-8") != page(read_run(run)):
+        problems.append(f"report.html: not what the run's files give; write it again with: equipoise report {folder}")
+    if as_json:
+        print_json({"run": run.name, "problems": problems})
+    else:
+        print("\n".join(problems) if problems else f"{folder}: every file and every figure is as its records give")
+    return 1 if problems else 0
 
 
 def recipes_command(as_json: bool) -> None:

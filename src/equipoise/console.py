@@ -87,7 +87,7 @@ def verdict_table(verdict: Mapping[str, Any], title: str) -> None:
             number(row["after"]),
             f"{row['difference']:+.3f}",
             f"{row['ci'][0]:+.3f} to {row['ci'][1]:+.3f}",
-            number(row["p_holm"], 4),
+            number(row["p_holm"], 4) if row["p_holm"] >= 0.0001 else "<0.0001",
             row["n"],
             number(row["detectable"]),
             row["verdict"],

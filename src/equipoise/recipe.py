@@ -58,12 +58,19 @@ __all__ = [
 ]
 
 HEALTH_FIGURES = ("empty", "cut_off", "repeated", "length")
+METRICS = {
+    "tatqa": ("f1", "format"),
+    "mt_bench": ("ten", "turn_1", "turn_2", "correct"),
+    "finance_instruct": ("ten", "success", "correct"),
+    "reddit": ("ten", "correct"),
+}
+"""Further figures of each task, as gates may name them (`domain.metric`); a test compares them with the tasks."""
 
 
 class ModelSpec(Part):
     """The model to be trained."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     """A hub id, a local folder in the hub's layout, or `pocket`, the embedded model."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
@@ -80,7 +87,7 @@ class ModelSpec(Part):
 class RewardSpec(Part):
     """The reward model that scores the evaluation."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     """A hub id, a local folder, or `pocket`: a sequence-classification model with one logit."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
@@ -147,7 +154,7 @@ class Lora(Part):
     """Scale: the adapter's output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Which linear layers are adapted."""
 
 
@@ -296,7 +303,7 @@ class Recipe(Part):
 
     name: Name
     """Name of the experiment and of its run folder."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of every random choice."""
     model: ModelSpec
     """The model to be trained."""

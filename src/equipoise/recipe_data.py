@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+Name = Annotated[str, Field(pattern=NAME)]
 WhenShort = Literal["fail", "shrink", "repeat"]
 
 
 class Part(BaseModel):
     """What all parts of a recipe share: unknown keys are refused and values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SourceBase(Part):
@@ -36,14 +37,14 @@ class PocketSource(SourceBase):
     """Which of the world's domains."""
     rows: PositiveInt = 1000
     """How many rows the world makes."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the world's rows."""
 
 
 class FileSource(SourceBase):
     """What every source that reads rows has."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     """A hub id, a local folder in the hub's layout, or a .json, .jsonl, .parquet or .csv file (also .gz)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""

@@ -15,10 +15,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from equipoise.recipe import Recipe
+from equipoise.recipe import METRICS, Recipe
 from equipoise.records import InputError, content_id
 
 Location = tuple[str | int, ...]
+KINDS = ("pocket", "orca", "hh", "table")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -184,6 +185,11 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     rewarded = [name for name in tasks if name != "tatqa"]
     if rewarded and recipe.reward is None:
         yield ("evaluation", "tasks"), f"{', '.join(rewarded)}: scored by a reward model; add `reward: {{id: ...}}`"
+    longest = recipe.evaluation.generation.max_new_tokens
+    for name in longest if isinstance(longest, dict) else ():
+        if name not in tasks:
+            at_longest = ("evaluation", "generation", "max_new_tokens", name)
+            yield at_longest, f"{name!r} is not evaluated{_nearest(name, tasks)}"
     names = [stage.name for stage in recipe.stages]
     for number, stage in enumerate(recipe.stages):
         at: Location = ("stages", number)
@@ -198,13 +204,21 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                     (*at, "gate", key),
                     f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}",
                 )
+        for key in [*stage.gate.improve, *stage.gate.hold]:
+            domain, _, metric = key.partition(".")
+            if metric and metric not in METRICS.get(domain, (metric,)):
+                yield (*at, "gate", key), f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[domain])}"
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:
             yield (*at, "dpo", "max_prompt_length"), "must be below max_length, or no answer has room"
 
 
 def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]:
+    told: set[str] = set()  # a union complains once for each of its branches: the first says enough
     for problem in error.errors(include_url=False):
         location = problem["loc"]
+        if _field(location) in told:
+            continue
+        told.add(_field(location))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(str(location[-1]), _keys_at(location[:-1]))}"
@@ -258,4 +272,12 @@ def _at(document: Any, location: Location) -> str:
 
 
 def _field(location: Location) -> str:
-    return ".".join(str(part) for part in location) or "recipe"
+    """`a.b.c`; pydantic's own marks for the branch of a union are no keys and are left out."""
+    parts = [str(part) for part in location]
+    shown = [part for place, part in enumerate(parts) if not _is_tag(parts, place)]
+    return ".".join(shown) or "recipe"
+
+
+def _is_tag(parts: Sequence[str], place: int) -> bool:
+    in_source = place == 2 and parts[0] == "sources" and parts[2] in KINDS
+    return in_source or any(mark in parts[place] for mark in ("[", "constrained-")) or parts[place] in ("int", "dict")

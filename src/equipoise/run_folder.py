@@ -163,7 +163,7 @@ class Run:
         """Open an existing run; raises InputError where the folder is none."""
         run = cls(Path(folder))
         if not (run.folder / "recipe.json").is_file():
-            raise InputError(f"{folder}: not a run folder (it has no recipe.json)")
+            raise InputError(f"{folder}: not a run folder (it has no recipe.json): nothing was begun here")
         return run
 
     @property
@@ -196,7 +196,8 @@ class Run:
 
     def points(self) -> list[str]:
         """Points with scores: `base` first, then the stages in order."""
-        names = [path.name for path in (self.folder / "scores").glob("*") if path.is_dir()]
+        found = [path.name for path in (self.folder / "scores").glob("*") if path.is_dir()]
+        names = [name for name in found if name == "base" or name.partition("-")[0].isdigit()]
         return sorted(names, key=lambda name: (0 if name == "base" else int(name.partition("-")[0]), name))
 
     def write_scores(self, point: str, task: str, scores: Iterable[Score]) -> None:

@@ -42,7 +42,10 @@ from equipoise.store import Store
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the verdict as in verdict.json, and whether every gate passed."""
+    """How a run ended: the verdict as in verdict.json, and whether every gate passed.
+
+    A stage that is undecided and kept (`on_undecided: continue`) counts as passed, flagged everywhere.
+    """
 
     run: Run
     verdict: dict[str, Any]
@@ -77,6 +80,8 @@ def run_recipe(
     stage cannot go on.
     """
     if not resume and run.begun:
+        if not (run.folder / "recipe.json").is_file():
+            raise InputError(f"{run.folder}: this folder holds other files and no run; choose another --name")
         raise InputError(
             f"{run.folder}: this run exists; continue it with --resume {run.folder}, or choose another --name"
         )
@@ -118,12 +123,12 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     for number, stage in enumerate(recipe.stages):
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
     circumstances = _data_and_device(prepared, policy)
-    if (run.folder / "recipe.json").is_file():
+    if (run.folder / "provenance.json").is_file():
         _require_same_input(circumstances, run)
-    else:
+    else:  # recipe.json comes first: from then on the folder is a run that can be resumed
+        write_json(run.folder / "recipe.json", resolved(recipe))
         write_text(run.folder / "recipe.yaml", text)
         write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **circumstances})
-        write_json(run.folder / "recipe.json", resolved(recipe))
     run.repair_logs()
     run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
     for name, items in prepared.items.items():
@@ -288,12 +293,13 @@ def _finish(
     verdict = verdict_json(comparisons, points, gates, kept)
     write_json(run.folder / "comparison.json", comparisons)
     write_json(run.folder / "verdict.json", verdict)
-    report(run)
     run.log("end", kept=kept)
+    report(run)
     write_json(run.folder / "done", {"files": hashes(run.folder)})
     return _read_outcome(run)
 
 
 def _read_outcome(run: Run) -> Outcome:
     verdict = read_json(run.folder / "verdict.json")
-    return Outcome(run, verdict, passed=all(gate["outcome"] != "fail" for gate in verdict["gates"]))
+    passed = all(gate["outcome"] != "fail" and gate["action"] == "keep" for gate in verdict["gates"])
+    return Outcome(run, verdict, passed)

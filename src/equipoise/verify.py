@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.ledger import Ledger
+from equipoise.data.mix import asked
 from equipoise.data.tables import read_pairs
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import decide
@@ -18,19 +20,28 @@ from equipoise.outcome import Scores, comparison_json, gate_before, only, verdic
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import fingerprint, stored_recipe
 from equipoise.records import InputError, Item, Score, Split
-from equipoise.run_folder import Run, read_json, read_lines, sha256
+from equipoise.run_folder import Run, hashes, read_json, read_lines
 
 
 def verify(run: Run) -> list[str]:
     """Return one sentence for each difference between what a run says and what its records give.
 
-    Raises InputError where the folder is not a finished run or a file cannot be read at all.
+    Raises InputError where the folder is not a finished run.
     """
     if not run.finished:
         raise InputError(f"{run.folder}: this run is not finished; continue it with --resume {run.folder}")
+    problems = _changed_files(run.folder)
+    try:
+        return problems + _recomputed(run)
+    except (InputError, KeyError, TypeError, ValueError, OSError) as error:  # what was changed cannot even be read
+        return [*problems, f"a file cannot be understood, so the figures were not computed again: {error!r}"]
+
+
+def _recomputed(run: Run) -> list[str]:
+    """Differences between the stored figures and those that the item records give."""
     stored = read_json(run.folder / "recipe.json")
     recipe = stored_recipe(stored)
-    problems = _changed_files(run.folder)
+    problems = []
     if stored.get("fingerprint") != fingerprint(recipe):
         problems.append("recipe.json: its fingerprint is not that of its content")
     points = {point: run.scores(point) for point in run.points()}
@@ -46,14 +57,16 @@ def verify(run: Run) -> list[str]:
 
 
 def _changed_files(folder: Path) -> list[str]:
-    problems = []
-    for name, expected in read_json(folder / "done")["files"].items():
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif sha256(path) != expected:
-            problems.append(f"{name}: changed since the run ended (its hash differs)")
-    return problems
+    """Files that are missing, changed or new since the run ended."""
+    done = read_json(folder / "done")
+    expected = done.get("files") if isinstance(done, dict) else None
+    if not isinstance(expected, dict):
+        return ["done: does not hold the hashes of the run's files"]
+    now = hashes(folder)
+    problems = [f"{name}: missing" for name in expected if name not in now]
+    problems += [f"{name}: not there when the run ended" for name in now if name not in expected]
+    changed = [name for name in now if name in expected and now[name] != expected[name]]
+    return problems + [f"{name}: changed since the run ended (its hash differs)" for name in changed]
 
 
 def _item_records(run: Run, recipe: Recipe, points: Mapping[str, Scores]) -> list[str]:
@@ -87,23 +100,28 @@ def _fault(score: Score, item: Item | None, sides: Mapping[str, Split]) -> str |
 
 
 def _ledger(run: Run, recipe: Recipe) -> list[str]:
-    """The ledger's counts against the pairs that lie in the run folder."""
+    """The ledger's counts against the recipe, the pairs in the run folder, and what training says it saw."""
     ledger = Ledger.from_record(read_json(run.folder / "data" / "ledger.json"))
     problems = []
     for name, line in ledger.sources.items():
         count = len(read_pairs(run.folder / "data" / f"{name}.parquet"))
-        if count != line.available:
-            problems.append(f"data/ledger.json: source {name}: {line.available} available, {count} in its file")
+        if count != line.available or line.rows != sum(line.malformed.values()) + sum(line.cleaned.values()) + count:
+            problems.append(
+                f"data/ledger.json: source {name}: its counts do not add up to the {count} pairs in its file"
+            )
     for number, stage in enumerate(recipe.stages, 1):
-        path = run.stage(number, stage.name) / "pairs.parquet"
-        if not path.is_file():
+        folder = run.stage(number, stage.name)
+        if not (folder / "trained.json").is_file():
             continue  # the run ended before this stage
-        drawn = [pair.source for pair in read_pairs(path)]
-        for name, row in ledger.stages[stage.name].sources.items():
-            if drawn.count(name) != row.drawn:
+        drawn = Counter(pair.source for pair in read_pairs(folder / "pairs.parquet"))
+        steps = read_lines(folder / "train.jsonl")
+        for name, count in asked(stage.mix).items():
+            row = ledger.stages[stage.name].sources[name]
+            seen = round(sum(step["sources"].get(name, {}).get("pairs", 0) for step in steps))
+            found, said = (count, drawn[name], seen), (row.asked, row.drawn, row.seen)
+            if found != said:
                 problems.append(
-                    f"data/ledger.json: stage {stage.name}: {row.drawn} pairs of {name} drawn, "
-                    f"{drawn.count(name)} in pairs.parquet"
+                    f"data/ledger.json: stage {stage.name}: asked, drawn and seen of {name} are {found}, not {said}"
                 )
     return problems
 

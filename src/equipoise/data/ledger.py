@@ -11,6 +11,9 @@ from equipoise.data.built import Built
 from equipoise.data.mix import Mixture
 from equipoise.records import Pair
 
+MANY_CUT = 0.2
+"""Share of cut prompts above which a ledger says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
@@ -147,17 +150,23 @@ def seen(stage: StageLedger, counts: Mapping[str, int]) -> StageLedger:
 
 
 def problems(ledger: Ledger) -> list[str]:
-    """One sentence for each source of which the optimiser saw another number of pairs than was asked for.
+    """One sentence for each source of which the optimiser saw another number of pairs than was asked for, or
+    many of whose prompts were cut.
 
     Expected are asked x epochs; up to one pair of difference is rounding. A stage that was not trained yet is judged
     by what is drawn.
     """
-    return [
-        sentence
-        for name, stage in ledger.stages.items()
-        for source, line in stage.sources.items()
-        if (sentence := _difference(name, stage.epochs, source, line)) is not None
+    lines = [
+        (name, stage, source, line) for name, stage in ledger.stages.items() for source, line in stage.sources.items()
     ]
+    found = [_difference(name, stage.epochs, source, line) for name, stage, source, line in lines]
+    cut = [
+        f"Stage {name}: {line.prompts_cut} of {line.drawn} prompts of {source} lost their beginning; raise "
+        "dpo.max_prompt_length."
+        for name, _, source, line in lines
+        if line.prompts_cut > MANY_CUT * line.drawn
+    ]
+    return [sentence for sentence in found if sentence] + cut
 
 
 def _difference(stage: str, epochs: float, source: str, line: StageLine) -> str | None:

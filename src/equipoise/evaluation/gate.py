@@ -120,6 +120,8 @@ def _interval_row(
     outcome: Outcome = "pass" if low > border else "fail" if high < border else "undecided"
     said = with_interval(result.difference, result.ci, rule.confidence)
     wanted = f"a gain above {threshold:g}" if kind == "improve" else f"a loss of less than {threshold:g}"
+    if not threshold:
+        wanted = "a gain" if kind == "improve" else "that nothing was lost"
     shown = {"pass": "shown", "fail": "refuted", "undecided": "undecided"}[outcome]
     reason = f"{kind} {key}: {said} on {n} questions: {wanted} is {shown}"
     return Row(kind, key, threshold, outcome, reason, n, values.unscored, result.difference, result.ci)

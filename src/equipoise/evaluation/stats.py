@@ -182,7 +182,8 @@ def _with_sign_flips(
 ) -> _Evidence:
     """Let the exact sign-flip test of the few `changed` units decide about 0, and bound what it can see."""
     p = max(evidence.p, exact.sign_flip_mid_p(changed))
-    typical = math.sqrt(float(np.square(differences[differences != 0]).mean()))
+    # A changed unit moves the mean over items by its sum of differences / n.
+    typical = math.sqrt(float(np.square(changed).mean())) * seen.units / len(differences)
     detectable = max(evidence.detectable, exact.least_share(seen.units, confidence) * typical)
     method = f"{evidence.method}; exact sign flips"
     ci = _with_zero(evidence.ci, p, confidence)

@@ -46,7 +46,7 @@ def changes(files: RunFiles) -> str:
     if of["undecided"]:
         parts.append(f"Undecided: {listed(of['undecided'])}.")
     elif not of["worse"] and not files.unmeasured:
-        parts.append("Nothing lost beyond its margin." if parts else "Every domain was held.")
+        parts.append("No score fell beyond its margin." if parts else "Every domain was held.")
     return " ".join(parts)
 
 
@@ -113,7 +113,7 @@ def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str
     """What a reader must not overlook, the gravest first."""
     found = [f"{name} was not measured: {why}." for name, why in files.unmeasured.items()]
     for name, row in files.compared.items():
-        said = [concern.said for concern in concerns(row, known.get(name, []))]
+        said = [concern.said for concern in concerns(row, known.get(name, [])) if concern.clear]
         score = "the score rose while" if row.verdict == "improved" else f"beside the score ({row.verdict}),"
         if said:
             found.append(f"{name}: {score} {listed(said)}. Read answers before you believe the score.")
