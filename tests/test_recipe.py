@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.recipe import Recipe
+from equipoise.evaluation.tasks import TASKS
+from equipoise.evaluation.tasks.base import Rewards
+from equipoise.model.generate import Answer
+from equipoise.recipe import METRICS, Recipe, TaskSpec
 from equipoise.recipe_file import RecipeError, changed_fields, fingerprint, load_recipe, parse_recipe, resolved
+from equipoise.records import Item
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 GOOD = """\
@@ -62,6 +66,20 @@ def test_numbers_defaults_and_plain_counts() -> None:
             "'mt_bench'",
         ),
         ("name: small\n", "", None, "name", "missing"),
+        ("mt_bench: 0.0", "mt_bench.corect: 0.0", 10, "stages.0.gate.mt_bench.corect", "did you mean 'correct'"),
+        ("mt_bench: 0.0", "mt_bench: .nan", 10, "stages.0.gate.improve.mt_bench", "finite"),
+        ("learning_rate: 5e-6", "learning_rate: .inf", 9, "stages.0.optim.learning_rate", "finite"),
+        ("mix: {general: 100}", "mix: {general: 1}\n    lora: {target_modules: []}", 9, "stages.0.lora.target_modules", "at least 1"),
+        ("id: pocket}\nrew", 'id: ""}\nrew', 2, "model.id", "at least 1 character"),
+        ("name: small", "name: small\nseed: 10000000000000000000000", 2, "seed", "less than 2147483648"),
+        ("kind: pocket,", "kind: pocket, sed: 3,", 5, "sources.general.sed", "did you mean 'seed'"),
+        (
+            "evaluation:",
+            "evaluation:\n  generation: {max_new_tokens: {tatqaa: 5}}",
+            12,
+            "evaluation.generation.max_new_tokens.tatqaa",
+            "did you mean 'tatqa'",
+        ),
         ("improve: {mt_bench: 0.0}", "health: {mt_bench.lenght: 2}", 10, "stages.0.gate", "domain.figure"),
     ],
 )
@@ -103,6 +121,23 @@ def test_identity_is_apart_from_the_name() -> None:
     changed = parse_recipe(GOOD, ["stages.0.dpo.beta=0.2"])
     assert fingerprint(one) == fingerprint(renamed) != fingerprint(changed)
     assert changed_fields(one, changed) == ["stages.0.dpo.beta: 0.1 -> 0.2"]
+
+
+def test_gates_may_name_exactly_the_figures_that_tasks_give() -> None:
+    """A gate on a misspelt figure stops before training; so the names must be those that the tasks write."""
+    rows = [{"id": "1", "title": "t", "selftext": "s", "subreddit": "r", "system": "", "user": "u", "assistant": "a",
+             "question_id": 1, "category": "c", "turns": ["x", "y"], "check": {"any_of": ["a"]}}]  # fmt: skip
+    answers = [Answer("Answer: 5", 3, False)] * 2
+    for name, task in TASKS.items():
+        if name == "tatqa":
+            item = Item("1", name, (), "g", gold={"answer": 5, "answer_type": "arithmetic", "scale": ""})
+            given = task.score(item, answers[:1], None).metrics
+        else:
+            checks = [{"any_of": ["a"]}] * 2 if name == "mt_bench" else {"any_of": ["a"]}
+            item = task.items([{**rows[0], "check": checks}], TaskSpec(), name).items[0]
+            turns = 1 + len(item.follow_ups)
+            given = task.score(item, answers[:turns], Rewards([0.0] * turns, lambda raw: 5.0)).metrics
+        assert set(given) == set(METRICS[name])
 
 
 def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def plan_tables(plan: Mapping[str, Any]) -> None:
         for name, t in plan["evaluation"].items()
     ]
     table(f"Evaluation ({plan['evaluations']} times)", heads, tasks, right=heads[1:6])
-    print(f"about {duration(plan['seconds'])} in all on this machine ({plan['memory']['device']}), rough")
+    print(f"at least {duration(plan['seconds'])} in all on this machine ({plan['memory']['device']}), rough")
     for kind in ("problems", "notes"):
         for text in plan[kind]:
             print(f"{kind[:-1]}: {text}")

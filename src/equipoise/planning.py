@@ -17,7 +17,9 @@ from equipoise.dpo import schedule
 from equipoise.dpo.packing import micro_batches, padded_length
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
+from equipoise.evaluation.stats import smallest_effect
 from equipoise.measure import keep_base_scores, known_base_scores, measure_model
+from equipoise.model.generate import CPU_ROWS
 from equipoise.model.load import default_device, load_tokenizer, model_config, model_folder
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of, training_bytes
 from equipoise.outcome import only
@@ -30,6 +32,10 @@ FLIPPED = 0.10
 """Assumed share of exact-match items whose score changes, where no spread is known."""
 CORRELATION = 0.5
 """Assumed correlation of before and after, where only the spread of the base model is known."""
+START_SECONDS = 10
+"""Imports and loading."""
+WITHIN_GROUP = 0.2
+"""Assumed correlation of the differences of items that share a document."""
 SMALL = 20_000_000
 """Parameters up to which the base model is scored for the plan without being asked."""
 
@@ -162,14 +168,13 @@ def _matmul_rate() -> float:
 def _evaluation_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: float) -> float:
     """Generation one token at a time, half of the longest answer on average, at every point of the run."""
     generation = recipe.evaluation.generation
+    rows = min(generation.batch_size, CPU_ROWS) if default_device().type == "cpu" else generation.batch_size
     seconds = 0.0
     for name, items in prepared.items.items():
         turns = 1 + max((len(item.follow_ups) for item in items), default=0)
-        steps = math.ceil(len(items) / generation.batch_size) * generation.longest(name) / 2 * turns
-        seconds += steps * (
-            shape.layers * 0.0015 + 2 * shape.parameters * min(len(items), generation.batch_size) / rate
-        )
-    return seconds * (len(recipe.stages) + 1)
+        steps = math.ceil(len(items) / rows) * generation.longest(name) / 2 * turns
+        seconds += steps * (shape.layers * 0.002 + 2 * shape.parameters * min(len(items), rows) / rate)
+    return seconds * (len(recipe.stages) + 1) + START_SECONDS
 
 
 def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -185,14 +190,19 @@ def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str,
         assumed = f"before and after correlate by {CORRELATION}, with the spread of the base model"
     else:
         spread, assumed = 1.0, "in standard deviations of the difference"
-    normal = statistics.NormalDist()
-    wanted = normal.inv_cdf(0.5 + recipe.evaluation.confidence / 2) + normal.inv_cdf(0.8)
+    groups = len({item.group for item in items if parts[item.group] == "test"})
+    # Items of one group say partly the same: the design effect of Kish (1965), 1 + (size - 1) * correlation.
+    independent = round(test / (1 + (test / groups - 1) * WITHIN_GROUP))
+    effect = smallest_effect(spread, max(2, independent), confidence=recipe.evaluation.confidence)
+    if groups < test:
+        assumed += f"; questions of one group correlate by {WITHIN_GROUP}"
     return {
         "items": len(items),
         "dev": len(items) - test,
         "test": test,
+        "test_groups": groups,
         "base_mean": mean,
-        "detectable": round(wanted * spread / math.sqrt(test), 4) if test else None,
+        "detectable": round(effect, 4),
         "assuming": assumed,
     }
 
