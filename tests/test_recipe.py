@@ -69,7 +69,7 @@ def test_numbers_defaults_and_plain_counts() -> None:
         ("mt_bench: 0.0", "mt_bench.corect: 0.0", 10, "stages.0.gate.mt_bench.corect", "did you mean 'correct'"),
         ("mt_bench: 0.0", "mt_bench: .nan", 10, "stages.0.gate.improve.mt_bench", "finite"),
         ("learning_rate: 5e-6", "learning_rate: .inf", 9, "stages.0.optim.learning_rate", "finite"),
-        ("mix: {general: 100}", "mix: {general: 1}\n    lora: {target_modules: []}", 9, "stages.0.lora.target_modules", "at least 1"),
+        ("mix: {general: 100}", "mix: {general: 1}\n    lora: {target_modules: []}", 9, "stages.0.lora.target_modules", "(found [])"),
         ("id: pocket}\nrew", 'id: ""}\nrew', 2, "model.id", "at least 1 character"),
         ("name: small", "name: small\nseed: 10000000000000000000000", 2, "seed", "less than 2147483648"),
         ("kind: pocket,", "kind: pocket, sed: 3,", 5, "sources.general.sed", "did you mean 'seed'"),
