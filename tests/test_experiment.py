@@ -18,6 +18,7 @@ from equipoise.run_folder import Run, read_json
 from equipoise.stages import Outcome
 from equipoise.verify import verify
 from experiments import contents, make_experiment
+from models import make_reward
 
 FILES = (
     *("recipe.yaml", "recipe.json", "provenance.json", "data/general.parquet", "data/ledger.json"),
@@ -220,3 +221,40 @@ def test_verify_names_missing_and_new_files(done: Path, tmp_path: Path) -> None:
     problems = "\n".join(verify(Run.open(copy)))
     assert "scores/base/mt_bench.jsonl: missing" in problems
     assert "scores/abc/mt_bench.jsonl: not there when the run ended" in problems
+
+
+def test_resume_refuses_another_reward_model(tmp_path: Path) -> None:
+    outcome = run(make_experiment(tmp_path), tmp_path / "runs")
+    (outcome.run.folder / "done").unlink()
+    make_reward(tmp_path / "reward", seed=5)
+    with pytest.raises(InputError, match="changed since this run began: the reward"):
+        run(tmp_path / "recipe.yaml", tmp_path / "runs", resume=True)
+
+
+def test_answers_that_nobody_can_score_stop_before_training(tmp_path: Path) -> None:
+    """512 positions leave no room for a prompt and 510 new tokens."""
+    with pytest.raises(InputError, match="nothing can be said for gates: 0 groups scored"):
+        run(make_experiment(tmp_path), tmp_path / "runs", "evaluation.generation.max_new_tokens=510")
+    assert not (tmp_path / "runs" / "tiny" / "stages").exists()
+
+
+def test_dropout_on_fewer_layers_than_the_stage_before(tmp_path: Path) -> None:
+    overrides = ("stages.second.lora.target_modules=[q_proj]", "stages.second.lora.dropout=0.1")
+    assert run(make_experiment(tmp_path), tmp_path / "runs", *overrides).passed
+
+
+def test_base_scores_are_of_the_same_kind_of_thinking(tmp_path: Path) -> None:
+    recipe = make_experiment(tmp_path)
+    template = tmp_path / "policy" / "chat_template.jinja"
+    thought = "{% if enable_thinking %}{{ 'think' }}{% endif %}{% endif %}"
+    template.write_text(template.read_text().rsplit("{% endif %}", 1)[0] + thought)
+    off = run(recipe, tmp_path / "runs", name="off")
+    on = run(recipe, tmp_path / "runs", "model.thinking=true", name="on")
+    texts = [[score.answers for score in outcome.run.scores("base")["mt_bench"]] for outcome in (off, on)]
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("loss", ["simpo", "orpo", "dpop", "apo_down"])
+def test_every_kind_of_loss_trains(tmp_path: Path, loss: str) -> None:
+    overrides = (f"stages.0.dpo.loss={loss}", "stages.0.dpo.sft_weight=0.1", "stages.1.reference=base")
+    assert run(make_experiment(tmp_path), tmp_path / "runs", *overrides).passed

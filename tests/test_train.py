@@ -16,7 +16,7 @@ from equipoise.dpo import checkpoint, schedule
 from equipoise.dpo.logprobs import pair_logprobs
 from equipoise.dpo.packing import micro_batches, padded_length
 from equipoise.dpo.reference import reference_logprobs
-from equipoise.dpo.train import TrainingStopped, batches, train_stage
+from equipoise.dpo.train import TrainingStopped, batches, require_start, train_stage
 from equipoise.model import adapters
 from equipoise.model.chat import EncodedPair, encode_pair
 from equipoise.model.load import Loaded, load_policy
@@ -146,6 +146,18 @@ def test_a_wrong_reference_stops_before_the_first_step(policy: Loaded, tmp_path:
     moved = {id: (chosen + 0.5, rejected) for id, (chosen, rejected) in reference.items()}
     with pytest.raises(TrainingStopped, match=r"differs from its reference by 0\.5 nats"):
         train_stage(model, pairs, moved, dpo=Dpo(), optim=Optim(), seed=0, folder=tmp_path, starts_at_reference=True)
+
+
+@pytest.mark.parametrize(("dtype", "drift"), [("float32", 0.02), ("bfloat16", 3.0)])
+def test_an_equal_drift_of_both_answers_is_noticed(policy: Loaded, tmp_path: Path, dtype: Any, drift: float) -> None:
+    """It cancels out of the margin, but other losses would feel it; bf16 allows rounding and no more."""
+    policy = load_policy(ModelSpec(id=str(tmp_path / "policy"), dtype=dtype))
+    pairs = encoded(policy, 8)
+    reference = reference_logprobs(policy.model, "tiny", pairs, Store(tmp_path)).logps
+    require_start(policy.model, pairs, reference, 4096)
+    moved = {id: (chosen - drift, rejected - drift) for id, (chosen, rejected) in reference.items()}
+    with pytest.raises(TrainingStopped, match="differs from its reference"):
+        require_start(policy.model, pairs, moved, 4096)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch_named(policy: Loaded, tmp_path: Path) -> None:

@@ -114,10 +114,10 @@ def data_command(recipe: Path, overrides: Sequence[str], show: int, as_json: boo
     quiet()
     loaded = load_recipe(find_recipe(recipe), overrides)
     from equipoise.data.ledger import problems
-    from equipoise.model.load import load_tokenizer, model_folder
+    from equipoise.model.load import policy_tokenizer
     from equipoise.preparation import examples, prepare
 
-    tokenizer = load_tokenizer(model_folder(loaded.model.id, loaded.model.revision, what="model.id"), "model.id")
+    tokenizer = policy_tokenizer(loaded.model)
     with console.Terminal() as display:
         prepared = prepare(loaded, tokenizer, display)
     shown = examples(loaded, prepared, tokenizer, show)

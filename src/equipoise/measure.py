@@ -9,6 +9,7 @@ from equipoise.evaluation.evaluate import evaluate, task_version
 from equipoise.model.adapters import attach, detach, stack_identity
 from equipoise.model.generate import TransformersGenerator, instrument
 from equipoise.model.load import Loaded, classifier_identity, default_device, load_policy, policy_identity
+from equipoise.model.reward import VERSION as reward_version
 from equipoise.model.reward import RewardModel
 from equipoise.progress import Display, labelled
 from equipoise.recipe import Evaluation, ModelSpec, Recipe, RewardSpec
@@ -16,6 +17,8 @@ from equipoise.records import Item, Score, content_id
 from equipoise.store import Store
 
 KIND = "base-scores"
+GENERATORS = {"transformers": TransformersGenerator}
+"""What can run a model, by its name in a recipe."""
 Items = Mapping[str, Sequence[Item]]
 
 
@@ -32,7 +35,7 @@ def measure(
     display: Display,
 ) -> dict[str, list[Score]]:
     """Generate and score with the adapters of `stack` on top of `policy`; leaves the policy without adapters."""
-    generator = TransformersGenerator(
+    generator = GENERATORS[evaluation.generation.backend](
         Loaded(attach(policy, stack), policy.tokenizer, policy.identity, policy.device),
         identity=stack_identity(policy, stack),
         batch_size=evaluation.generation.batch_size,
@@ -106,7 +109,7 @@ def _base_identity(recipe: Recipe, items: Items) -> str:
             policy_identity(recipe.model, device),
             classifier_identity(recipe.reward, device) if recipe.reward else None,
             generation.model_dump(mode="json"),
-            [recipe.evaluation.dev_share, recipe.seed],
+            [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version],
             {
                 name: [task_version(name), [[item.id, item.content, item.group, item.category] for item in task]]
                 for name, task in items.items()

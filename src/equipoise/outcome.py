@@ -38,6 +38,8 @@ def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Com
     """
     left, right = only(base, "test"), only(after, "test")
     domains = [name for name in recipe.evaluation.tasks.chosen() if name not in unmeasured(left, right)]
+    if not domains:
+        return {}
     return compare(
         {name: left[name] for name in domains},
         {name: right[name] for name in domains},

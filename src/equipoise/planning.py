@@ -20,7 +20,7 @@ from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats import smallest_effect
 from equipoise.measure import keep_base_scores, known_base_scores, measure_model
 from equipoise.model.generate import CPU_ROWS
-from equipoise.model.load import default_device, load_tokenizer, model_config, model_folder
+from equipoise.model.load import default_device, model_config, model_folder, policy_tokenizer
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of, training_bytes
 from equipoise.outcome import only
 from equipoise.preparation import Prepared, StageData, prepare
@@ -44,8 +44,8 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
     """Return the plan as JSON; raises InputError for what would stop the run."""
     folder = model_folder(recipe.model.id, recipe.model.revision, what="model.id")
     config = model_config(folder, "model.id", trust_remote_code=recipe.model.trust_remote_code)
-    shape = shape_of(config)
-    tokenizer, rough = _tokenizer(folder)
+    shape = shape_of(config, trust_remote_code=recipe.model.trust_remote_code)
+    tokenizer, rough = _tokenizer(recipe, folder)
     prepared = prepare(recipe, tokenizer, display)
     weights = bool(list(folder.glob("*.safetensors")))
     scores = known_base_scores(recipe, prepared.items) if weights else None
@@ -90,10 +90,10 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
     }
 
 
-def _tokenizer(folder: Path) -> tuple[Any, bool]:
+def _tokenizer(recipe: Recipe, folder: Path) -> tuple[Any, bool]:
     """The folder's tokenizer, or one that counts four characters as a token."""
     if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
-        return load_tokenizer(folder, "model.id"), False
+        return policy_tokenizer(recipe.model), False
     return RoughTokenizer(), True
 
 
@@ -101,6 +101,7 @@ class RoughTokenizer:
     """Stands in for the tokenizer of a folder that holds a configuration alone: four characters a token."""
 
     eos_token, eos_token_id = "<end>", -1
+    all_special_ids: Sequence[int] = ()
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """ChatML-like text."""

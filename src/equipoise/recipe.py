@@ -74,7 +74,7 @@ class ModelSpec(Part):
     """A hub id, a local folder in the hub's layout, or `pocket`, the embedded model."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     """Precision of the frozen weights; `auto` is bfloat16 on CUDA and float32 on CPU."""
     quantization: Literal["nf4"] | None = None
     """`nf4` loads the frozen weights in 4 bits through bitsandbytes (needs CUDA and the `[quant]` extra)."""

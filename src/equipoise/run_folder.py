@@ -185,11 +185,6 @@ class Run:
         """Folder of a stage; stages count from 1."""
         return self.folder / "stages" / f"{number}-{name}"
 
-    def stage_folders(self) -> list[Path]:
-        """Folders of the stages that have begun, in order."""
-        found = (self.folder / "stages").glob("*-*") if (self.folder / "stages").is_dir() else []
-        return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
-
     def score_file(self, point: str, task: str) -> Path:
         """Item records of a task at a point: `base` or `<k>-<stage>`."""
         return self.folder / "scores" / point / f"{task}.jsonl"

@@ -19,9 +19,10 @@ from equipoise.dpo.train import Progress, train_stage
 from equipoise.evaluation.gate import decide, vacuous
 from equipoise.measure import keep_base_scores, known_base_scores, load_reward, measure
 from equipoise.model import adapters
-from equipoise.model.load import Loaded, load_policy, load_tokenizer, model_folder
+from equipoise.model.generate import instrument
+from equipoise.model.load import Loaded, load_policy, policy_tokenizer
 from equipoise.model.reward import RewardModel
-from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
+from equipoise.outcome import Scores, comparison_json, gate_before, only, unmeasured, verdict_json
 from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
@@ -91,6 +92,7 @@ def run_recipe(
             return _read_outcome(run)
         lab = _begin(recipe, text, run, display)
         points = {"base": _scores_at(lab, "base", [])}
+        _require_measurable(points["base"])
         for stage in recipe.stages:
             for sentence in vacuous(only(points["base"], "dev"), stage.gate):
                 display.say(f"warning: stage {stage.name}: gate {sentence}")
@@ -114,15 +116,14 @@ def run_recipe(
 
 def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     """Everything that can fail because of the user's input happens here, before the first expensive step."""
-    tokenizer = load_tokenizer(model_folder(recipe.model.id, recipe.model.revision, what="model.id"), "model.id")
     display.say("preparing the pairs of every stage")
-    prepared = prepare(recipe, tokenizer, display)
+    prepared = prepare(recipe, policy_tokenizer(recipe.model), display)
     store = Store()
     reward = load_reward(recipe.reward, store, display)
     policy = load_policy(recipe.model)
     for number, stage in enumerate(recipe.stages):
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
-    circumstances = _data_and_device(prepared, policy)
+    circumstances = _circumstances(prepared, policy, reward)
     if (run.folder / "provenance.json").is_file():
         _require_same_input(circumstances, run)
     else:  # recipe.json comes first: from then on the folder is a run that can be resumed
@@ -142,6 +143,14 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     return Lab(recipe, run, store, display, prepared, policy, reward)
 
 
+def _require_measurable(base: Scores) -> None:
+    """Raises InputError where the base model's answers could not be scored, before any training."""
+    for side, use in (("dev", "gates"), ("test", "the verdict")):
+        scores = only(base, "dev" if side == "dev" else "test")
+        for task, why in unmeasured(scores, scores).items():
+            raise InputError(f"evaluation.tasks.{task}: nothing can be said for {use}: {why}")
+
+
 def _require_same_recipe(recipe: Recipe, run: Run) -> None:
     path = run.folder / "recipe.json"
     if path.is_file() and read_json(path)["fingerprint"] != fingerprint(recipe):
@@ -152,7 +161,7 @@ def _require_same_recipe(recipe: Recipe, run: Run) -> None:
 def _require_same_input(now: Mapping[str, Any], run: Run) -> None:
     """A run goes on only with the model and the data with which it began."""
     before = read_json(run.folder / "provenance.json")
-    changed = [] if before["model"] == now["model"] else ["the model"]
+    changed = [f"the {name}" for name in ("model", "reward", "instrument") if before[name] != now[name]]
     for kind, found in now["data"].items():
         changed += [f"{kind} {name}" for name, value in found.items() if before["data"][kind].get(name) != value]
     if changed:
@@ -166,11 +175,13 @@ def stage_seed(seed: int, number: int) -> int:
     return int(content_id(["stage", seed, number])[:8], 16)
 
 
-def _data_and_device(prepared: Prepared, policy: Loaded) -> dict[str, Any]:
-    """What of a run's circumstances is known only once data and model are there."""
+def _circumstances(prepared: Prepared, policy: Loaded, reward: RewardModel | None) -> dict[str, Any]:
+    """What a result depends on beside the recipe, known only once data and models are there."""
     return {
         "device": policy.device.type,
+        "instrument": instrument(policy.device),
         "model": policy.identity,
+        "reward": reward.identity if reward else None,
         "data": {
             "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
             "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
@@ -202,6 +213,7 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
         reference.logps,
         dpo=stage.dpo,
         optim=stage.optim,
+        order=stage.order,
         seed=seed,
         folder=folder,
         starts_at_reference=stage.reference == "previous" or not stack,

@@ -44,3 +44,7 @@ def evenly(counts: Mapping[str, int]) -> Iterator[str]:
         name = min(ready, key=lambda name: ((slack * (given[name] + 1) - 1) / counts[name], name))
         given[name] += 1
         yield name
+
+
+ORDERS = {"shuffle": epoch_order}
+"""Orders by their name in a recipe."""

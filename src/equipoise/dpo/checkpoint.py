@@ -30,6 +30,8 @@ class Checkpoint:
 def save(folder: Path, step: int, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Write parameters, AdamW's moments and the random state; the new checkpoint replaces the one before."""
     tensors = {"random": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random_cuda"] = torch.cuda.get_rng_state()
     for name, parameter in parameters.items():
         tensors[f"parameter/{name}"] = parameter.detach().cpu().contiguous()
         for moment in MOMENTS:
@@ -73,3 +75,5 @@ def restore(
             moment: value if moment == "step" else value.to(parameter.device) for moment, value in state.items()
         }
     torch.set_rng_state(checkpoint.tensors["random"])
+    if "random_cuda" in checkpoint.tensors:
+        torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"])

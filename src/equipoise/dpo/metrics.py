@@ -34,8 +34,7 @@ class StepMetrics:
     def read(self, beta: float) -> dict[str, Any]:
         """Means over all pairs and by source: one transfer from the device.
 
-        `margin` is in reward units (beta times nats); drifts are in nats per answer, `kl` in nats per token:
-        the mean drift of the rejected and chosen answers, negated, as an estimate of the distance moved.
+        `margin` is in reward units (beta times nats); drifts from the reference are in nats per answer.
         """
         sums_SF = self._sums_SF.tolist()
         total = [sum(column) for column in zip(*sums_SF, strict=True)]

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from equipoise.data.order import epoch_order
+from equipoise.data.order import ORDERS
 from equipoise.dpo import checkpoint, schedule
 from equipoise.dpo.logprobs import PairLogps, pair_logprobs
 from equipoise.dpo.loss import LOSSES, PER_TOKEN, REFERENCE_FREE
@@ -51,6 +51,7 @@ def train_stage(
     *,
     dpo: Dpo,
     optim: Optim,
+    order: str = "shuffle",
     seed: int,
     folder: Path,
     starts_at_reference: bool,
@@ -63,11 +64,13 @@ def train_stage(
     the last checkpoint to the same bits. Raises TrainingStopped on a loss that is not finite, or when the
     policy does not equal the reference although it starts there.
     """
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no", cpu=next(model.parameters()).device.type == "cpu")
     parameters = trainable(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay)
     model, optimizer = accelerator.prepare(model, optimizer)
-    plan = batches([pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed)
+    plan = batches(
+        [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, order=order
+    )
     sources = sorted({pair.source for pair in pairs})
 
     first = _resume(folder, parameters, optimizer.optimizer)
@@ -105,7 +108,9 @@ def train_stage(
     return {source: seen.count(source) for source in sources}
 
 
-def batches(sources: Sequence[str], *, epochs: float, batch_size: int, seed: int) -> list[list[int]]:
+def batches(
+    sources: Sequence[str], *, epochs: float, batch_size: int, seed: int, order: str = "shuffle"
+) -> list[list[int]]:
     """Positions of the pairs of every optimiser step; `sources` names the source of each pair.
 
     Epochs follow one another, each in an order of its own in which the sources are spread evenly: so a
@@ -113,10 +118,10 @@ def batches(sources: Sequence[str], *, epochs: float, batch_size: int, seed: int
     """
     pairs = len(sources)
     total = schedule.pairs_to_see(pairs, epochs)
-    order: list[int] = []
+    places: list[int] = []
     for epoch in range(math.ceil(total / pairs)):
-        order += epoch_order(pairs, seed=seed, epoch=epoch, sources=sources)
-    return [order[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
+        places += ORDERS[order](pairs, seed=seed, epoch=epoch, sources=sources)
+    return [places[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
 
 
 def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) -> Tensor:
@@ -141,23 +146,27 @@ def require_start(
 ) -> None:
     """Check that the policy is the reference before the first step: every margin 0, so DPO's loss is ln 2.
 
-    The tolerance is rounding: 1e-4 of the log-probabilities in fp32, 2e-2 in 16 bits. Raises
-    TrainingStopped otherwise.
+    Chosen and rejected are checked apart, since an equal drift of both would cancel out of the margin. The
+    tolerance is rounding: 1e-4 of the log-probability in fp32, 0.1 nats * sqrt(tokens) in 16 bits (the errors of
+    single tokens are independent). Raises TrainingStopped otherwise.
     """
-    tolerance = 1e-4 if next(model.parameters()).dtype == torch.float32 else 2e-2
+    exact = next(model.parameters()).dtype == torch.float32
     for micro in micro_batches(pairs, tokens):
         with torch.no_grad():
             logps = pair_logprobs(model, micro)
-        chosen, rejected = _reference_of(micro, reference, logps.chosen.device)
-        margin = ((logps.chosen - chosen) - (logps.rejected - rejected)).abs()
-        allowed = tolerance * (1 + chosen.abs() + rejected.abs())
-        if bool((margin > allowed).any()):
-            worst = int((margin - allowed).argmax())
-            raise TrainingStopped(
-                f"before the first step the policy differs from its reference by {margin[worst].item():.4g} nats on "
-                f"pair {micro[worst].id}; a stage must start where its reference is. Look at the adapter stack and at "
-                f"the stored reference (kind `reference` in the cache folder)"
-            )
+        anchors = _reference_of(micro, reference, logps.chosen.device)
+        sides = ((logps.chosen, anchors[0], logps.chosen_tokens), (logps.rejected, anchors[1], logps.rejected_tokens))
+        for policy, anchor, count in sides:
+            allowed = 1e-4 * (1 + anchor.abs()) if exact else 0.1 * count.sqrt()
+            off = (policy - anchor).abs() - allowed
+            if bool((off > 0).any()):
+                worst = int(off.argmax())
+                raise TrainingStopped(
+                    f"before the first step the policy differs from its reference by "
+                    f"{(policy - anchor)[worst].abs().item():.4g} nats on pair {micro[worst].id}; a stage must start "
+                    f"where its reference is. Look at the adapter stack and at the stored reference (kind "
+                    f"`reference` in the cache folder)"
+                )
 
 
 def _reference_of(

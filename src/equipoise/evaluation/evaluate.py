@@ -218,7 +218,7 @@ def _refused(answers: Sequence[Answer]) -> str | None:
 def _without_thinking(answer: Answer) -> Answer:
     """What comes after the thinking; nothing where the answer is thinking alone."""
     text = answer.text.rpartition(_THINKING_ENDS)[2].strip()
-    unfinished = _THINKING_ENDS not in answer.text and answer.text.startswith("<think>")
+    unfinished = _THINKING_ENDS not in answer.text and (answer.cut_off or answer.text.startswith("<think>"))
     return Answer("" if unfinished else text, answer.tokens, answer.cut_off, answer.refused)
 
 

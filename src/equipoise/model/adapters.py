@@ -91,7 +91,7 @@ def add(model: Any, spec: Lora, *, seed: int, base_name: str) -> Any:
     model.eval()
     if spec.dropout:
         for module in model.modules():
-            if isinstance(module, LoraLayer):
+            if isinstance(module, LoraLayer) and TRAINED in module.lora_dropout:
                 module.lora_dropout[TRAINED].train()
     return model
 
@@ -122,7 +122,7 @@ def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
 
 def save(model: Any, folder: Path) -> None:
     """Save the trained adapter as a plain PEFT adapter (safetensors)."""
-    model.save_pretrained(str(folder), selected_adapters=[TRAINED], safe_serialization=True)
+    model.save_pretrained(str(folder), selected_adapters=[TRAINED], save_embedding_layers=False)
 
 
 def detach(model: Any) -> Any:

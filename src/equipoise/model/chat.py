@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from jinja2.exceptions import TemplateError
 
 from equipoise.records import InputError, Message, Pair, chat
 
+DATE = "26 Jul 2024"
+"""What templates that write a date write (the date in the published prompt of Llama 3.2)."""
 Tokenizer = Any
 """A transformers tokenizer with a chat template."""
 
 
 def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> str:
-    """Render a prompt that ends where the answer begins."""
-    return str(
-        tokenizer.apply_chat_template(
-            chat(tuple(messages)), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-    )
+    """Render a prompt that ends where the answer begins; raises InputError where the template refuses it."""
+    return _render(tokenizer, chat(tuple(messages)), add_generation_prompt=True, enable_thinking=thinking)
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
@@ -34,23 +35,41 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: b
 def answer_ids(tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, thinking: bool = False) -> list[int]:
     """Token ids of an answer to `messages`, end-of-turn token included.
 
+    What a template puts behind the end-of-turn token (mostly a line break) is left out: nobody generates it.
     Where the template does not repeat the generation prompt in front of a finished answer, the answer is
     what the model would generate after it: the text and the end-of-sequence token.
     """
     start = prompt_text(tokenizer, messages, thinking=thinking)
-    whole = str(
-        tokenizer.apply_chat_template(
-            [*chat(tuple(messages)), {"role": "assistant", "content": answer}],
-            tokenize=False,
-            enable_thinking=thinking,
-        )
-    )
+    finished = [*chat(tuple(messages)), {"role": "assistant", "content": answer}]
+    whole = _render(tokenizer, finished, enable_thinking=thinking)
     text = whole[len(start) :] if whole.startswith(start) else answer + tokenizer.eos_token
     ids = _ids(tokenizer, text)
-    if tokenizer.eos_token_id not in ids:
-        return [*ids, tokenizer.eos_token_id]
-    last = len(ids) - ids[::-1].index(tokenizer.eos_token_id)
-    return ids[:last]  # templates put a line break behind the end-of-turn token; nobody generates it
+    ends = [place for place, id in enumerate(ids) if id in control_tokens(tokenizer)]
+    return ids[: ends[0] + 1] if ends else [*ids, tokenizer.eos_token_id]
+
+
+def _render(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: Any) -> str:
+    """Apply the template; one that writes today's date gets a fixed one, or prompts would change over night."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, date_string=DATE, **options))
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(f"the chat template refuses a conversation of the roles {roles}: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def control_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids of the tokens that mark turns and ends, and are never text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    marked = {id for id, token in added.items() if token.special}
+    return frozenset(marked | set(tokenizer.all_special_ids))
+
+
+def holds_control_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
+    """Whether a text spells a control token: as data it would end the turn, or forge another one."""
+    return any(
+        id in control_tokens(tokenizer) for text in texts if "<" in text or "[" in text for id in _ids(tokenizer, text)
+    )
 
 
 def answer_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -60,6 +79,16 @@ def answer_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def require_thinking_off(tokenizer: Tokenizer, where: str) -> None:
+    """Raises InputError where the template opens a thought although thinking is off."""
+    end = prompt_text(tokenizer, (Message("user", "?"),)).rpartition("<think>")
+    if end[1] and "</think>" not in end[2]:
+        raise InputError(
+            f"{where}: this model always thinks (its template ends a prompt with <think>); set model.thinking: true, "
+            "and max_new_tokens so high that a thought and an answer fit"
+        )
 
 
 def require_template(tokenizer: Tokenizer, where: str) -> None:
@@ -96,6 +125,8 @@ def encode_pair(
     A prompt above `max_prompt_length` loses its beginning. An answer that does not fit into `max_length`
     would lose its end, so that the model would learn never to stop: such a pair is dropped.
     """
+    if holds_control_tokens(tokenizer, [*(message.content for message in pair.prompt), pair.chosen, pair.rejected]):
+        return "contains control tokens"
     prompt = prompt_ids(tokenizer, pair.prompt, thinking=thinking)
     chosen = answer_ids(tokenizer, pair.prompt, pair.chosen, thinking=thinking)
     rejected = answer_ids(tokenizer, pair.prompt, pair.rejected, thinking=thinking)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from equipoise.model.chat import require_template
+from equipoise.model.chat import require_template, require_thinking_off
 from equipoise.recipe import ModelSpec, RewardSpec
 from equipoise.records import InputError, content_id
 from equipoise.run_folder import sha256
@@ -60,7 +61,8 @@ def model_folder(id: str, revision: str | None, *, what: str, embedded: str = "m
 
 def _of_one_build(folder: Path, what: str) -> Path:
     """A folder with a fingerprint must hold the tokenizer and the weights of one build; raises InputError."""
-    if (folder / "fingerprint.json").is_file():
+    path = folder / "fingerprint.json"
+    if path.is_file() and "model.safetensors" in path.read_text(encoding="utf-8", errors="replace"):
         try:
             import_module("equipoise.pocket").verify(folder)
         except ValueError as error:
@@ -94,7 +96,7 @@ def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
     dtype = _dtype(spec.dtype, device)
     extra: dict[str, Any] = {"quantization_config": _nf4(device, dtype)} if spec.quantization else {}
     model = _load(transformers.AutoModelForCausalLM.from_pretrained, folder, "model.id", spec, dtype, extra)
-    tokenizer = load_tokenizer(folder, "model.id", trust_remote_code=spec.trust_remote_code)
+    tokenizer = policy_tokenizer(spec)
     if not spec.quantization:
         model.to(device)
     model.requires_grad_(False)
@@ -120,7 +122,7 @@ def load_classifier(spec: RewardSpec, device: torch.device | None = None) -> tup
         )
     dtype = _dtype("auto", device)
     model = _load(transformers.AutoModelForSequenceClassification.from_pretrained, folder, "reward.id", spec, dtype, {})
-    tokenizer = load_tokenizer(folder, "reward.id", trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(folder, "reward.id", thinking=True, trust_remote_code=spec.trust_remote_code)
     model.to(device).requires_grad_(False)
     model.eval()
     return Loaded(model, tokenizer, classifier_identity(spec, device), device), folder
@@ -132,13 +134,21 @@ def classifier_identity(spec: RewardSpec, device: torch.device) -> str:
     return content_id([folder_identity(folder), str(_dtype("auto", device)), spec.max_length])
 
 
-def load_tokenizer(folder: Path, what: str, *, trust_remote_code: bool = False) -> Any:
+def policy_tokenizer(spec: ModelSpec) -> Any:
+    """The tokenizer of the model to be trained, without the model."""
+    folder = model_folder(spec.id, spec.revision, what="model.id")
+    return load_tokenizer(folder, "model.id", thinking=spec.thinking, trust_remote_code=spec.trust_remote_code)
+
+
+def load_tokenizer(folder: Path, what: str, *, thinking: bool = False, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model folder, with a chat template and a padding token."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{what}: {folder}: no readable tokenizer: {_first_line(error)}") from None
     require_template(tokenizer, f"{what}: {folder}")
+    if not thinking:
+        require_thinking_off(tokenizer, f"{what}: {folder}")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -152,7 +162,13 @@ def _use_threads(model: Any, device: torch.device) -> None:
 def folder_identity(folder: Path) -> str:
     """Identity of a model's content: weights, configuration, tokenizer and chat template, by their bytes."""
     files = sorted(path for pattern in FILES for path in folder.glob(pattern) if path.name != "README.md")
-    return content_id({path.name: sha256(path) for path in files})
+    return content_id({path.name: _sha256_once(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files})
+
+
+@lru_cache(maxsize=256)
+def _sha256_once(path: Path, size: int, modified: int) -> str:
+    """A large file is hashed once in a process, and again where its size or time has changed."""
+    return sha256(path)
 
 
 def _load(
@@ -209,7 +225,7 @@ def _require_whole(folder: Path, what: str) -> None:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def _nf4(device: torch.device, dtype: torch.dtype) -> Any:

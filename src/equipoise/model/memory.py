@@ -28,10 +28,10 @@ class Shape:
     linears: tuple[tuple[str, int, int], ...]
 
 
-def shape_of(config: Any) -> Shape:
+def shape_of(config: Any, *, trust_remote_code: bool = False) -> Shape:
     """Build the architecture without any memory (meta device) and measure it."""
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
     linears = tuple(
         (name, module.in_features, module.out_features)
@@ -57,7 +57,7 @@ def lora_parameters(shape: Shape, lora: Lora) -> int:
     chosen = [
         (inputs, outputs)
         for name, inputs, outputs in shape.linears
-        if lora.target_modules == "all-linear" or name.rsplit(".", 1)[-1] in lora.target_modules
+        if lora.target_modules == "all-linear" or any(f".{name}".endswith(f".{t}") for t in lora.target_modules)
     ]
     return lora.rank * sum(inputs + outputs for inputs, outputs in chosen)
 
