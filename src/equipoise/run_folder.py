@@ -40,9 +40,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(aside).chmod(0o644)
         Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(aside).unlink(missing_ok=True)  # gone already, unless something went wrong
     _sync_folder(path.parent)
 
 
