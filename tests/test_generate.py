@@ -132,7 +132,7 @@ def test_ended_rows_leave_the_batch_and_change_nothing(loaded: Loaded) -> None:
         assert row == free[: stop + 1], ids
 
 
-def test_out_of_memory_halves_the_batch(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(loaded: Loaded, batch: Any, *rest: Any) -> list[list[int]]:
         if len(batch) > 1:
             raise torch.OutOfMemoryError
@@ -140,7 +140,9 @@ def test_out_of_memory_halves_the_batch(loaded: Loaded, monkeypatch: pytest.Monk
 
     expected = answers(loaded)
     monkeypatch.setattr(generate, "write", small)
-    assert answers(loaded) == expected
+    store = Store(tmp_path / "halves")
+    assert answers(loaded, store=store) == expected
+    assert not (tmp_path / "halves").exists()  # halves are other company: their answers are not kept
 
 
 def test_a_model_with_adapters(folder: Path) -> None:

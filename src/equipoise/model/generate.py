@@ -132,8 +132,9 @@ class TransformersGenerator:
             if key in kept:
                 yield batch, [Answer(**record) for record in kept[key]]
                 continue
-            written = [self._answer(ids) for ids in self._written(batch, settings)]
-            if self.store:
+            rows, whole = self._written(batch, settings)
+            written = [self._answer(ids) for ids in rows]
+            if self.store and whole:
                 self.store.put("answers", identity, {key: [asdict(answer) for answer in written]})
             yield batch, written
 
@@ -146,16 +147,19 @@ class TransformersGenerator:
         ended = ids[-1] in self.ends
         return Answer(answer_text(self.loaded.tokenizer, ids[:-1] if ended else ids), len(ids), not ended)
 
-    def _written(self, batch: list[Ids], settings: Settings) -> list[list[int]]:
-        """Token ids of the answers; where memory runs out, of each half of the batch by itself."""
+    def _written(self, batch: list[Ids], settings: Settings) -> tuple[list[list[int]], bool]:
+        """Token ids of the answers, and whether the batch was written whole.
+
+        Where memory runs out each half is written by itself: other company, so such answers are not kept.
+        """
         try:
-            return write(self.loaded, batch, settings, self.ends)
+            return write(self.loaded, batch, settings, self.ends), True
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
         torch.cuda.empty_cache()
         half = len(batch) // 2
-        return self._written(batch[:half], settings) + self._written(batch[half:], settings)
+        return self._written(batch[:half], settings)[0] + self._written(batch[half:], settings)[0], False
 
 
 def instrument(device: torch.device) -> list[Any]:
