@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from equipoise.evaluation.compare import compare, paired_values, sentence, verdict
+from equipoise.evaluation.compare import compare, paired_values, verdict
 from equipoise.evaluation.stats import paired
+from equipoise.evaluation.stats_words import sentence
 from equipoise.records import Comparison, Health, InputError, Score
 
 

@@ -204,7 +204,7 @@ def compare_command(before: Path, after: Sequence[Path], split: str, confidence:
     if split not in ("all", "dev", "test"):
         raise InputError(f"--split {split}: one of all, dev, test")
     from equipoise import api
-    from equipoise.evaluation.compare import sentence
+    from equipoise.evaluation.stats_words import sentence
 
     found = {str(place): api.compare(before, place, split=split, confidence=confidence) for place in after}
     if as_json:

@@ -29,7 +29,7 @@ def measure(
     reward: RewardModel | None,
     evaluation: Evaluation,
     *,
-    model: ModelSpec,
+    thinking: bool,
     seed: int,
     store: Store,
     display: Display,
@@ -40,7 +40,7 @@ def measure(
         identity=stack_identity(policy, stack),
         batch_size=evaluation.generation.batch_size,
         store=store,
-        thinking=model.thinking,
+        thinking=thinking,
     )
     scores = evaluate(
         {name: list(task) for name, task in items.items()},
@@ -49,7 +49,7 @@ def measure(
         generation=evaluation.generation,
         dev_share=evaluation.dev_share,
         seed=seed,
-        thinking=model.thinking,
+        thinking=thinking,
         progress=labelled(display),
     )
     detach(generator.loaded.model)
@@ -69,9 +69,8 @@ def measure_model(
     """The same for a model that is not loaded yet."""
     store = Store()
     judge = load_reward(reward, store, display)
-    return measure(
-        load_policy(model), stack, items, judge, evaluation, model=model, seed=seed, store=store, display=display
-    )
+    policy, thinking = load_policy(model), model.thinking
+    return measure(policy, stack, items, judge, evaluation, thinking=thinking, seed=seed, store=store, display=display)
 
 
 def load_reward(spec: RewardSpec | None, store: Store, display: Display) -> RewardModel | None:

@@ -27,7 +27,7 @@ from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe
-from equipoise.records import InputError, content_id
+from equipoise.records import InputError, Split, content_id
 from equipoise.run_folder import (
     Run,
     hashes,
@@ -145,8 +145,9 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
 
 def _require_measurable(base: Scores) -> None:
     """Raises InputError where the base model's answers could not be scored, before any training."""
-    for side, use in (("dev", "gates"), ("test", "the verdict")):
-        scores = only(base, "dev" if side == "dev" else "test")
+    uses: dict[Split, str] = {"dev": "gates", "test": "the verdict"}
+    for side, use in uses.items():
+        scores = only(base, side)
         for task, why in unmeasured(scores, scores).items():
             raise InputError(f"evaluation.tasks.{task}: nothing can be said for {use}: {why}")
 
@@ -265,7 +266,7 @@ def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
         lab.prepared.items,
         lab.reward,
         recipe.evaluation,
-        model=recipe.model,
+        thinking=recipe.model.thinking,
         seed=recipe.seed,
         store=lab.store,
         display=lab.display,

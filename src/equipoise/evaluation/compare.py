@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from equipoise.evaluation import stats
-from equipoise.evaluation.stats_words import sentence as sentence
 from equipoise.records import Comparison, InputError, Score
 
 Scores = Mapping[str, Sequence[Score]]
