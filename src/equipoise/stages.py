@@ -14,6 +14,7 @@ from typing import Any
 from equipoise.data import ledger as ledgers
 from equipoise.data.ledger import Ledger
 from equipoise.data.tables import write_pairs
+from equipoise.dpo.engine import PairScorer, engine
 from equipoise.dpo.reference import reference_logprobs
 from equipoise.dpo.train import Progress, train_stage
 from equipoise.evaluation.gate import decide, vacuous
@@ -201,15 +202,28 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
     write_json(folder / "start.json", {"stack": [path.parent.name for path in stack], "reference": stage.reference})
     model = adapters.attach(lab.policy, stack)
     model = adapters.add(model, stage.lora, seed=seed, base_name=lab.recipe.model.id)
-    show = display.begin(f"{stage.name}: reference", len(data.encoded))
-    with adapters.reference(model, stage.reference):
-        anchors = stack if stage.reference == "previous" else []
-        identity = adapters.stack_identity(lab.policy, anchors)
-        reference = reference_logprobs(model, identity, data.encoded, lab.store, lambda done: show(done=done))
-    display.say(f"{stage.name}: reference of {reference.reused} pairs reused, of {reference.computed} computed")
-    run.log("reference", stage=stage.name, reused=reference.reused, computed=reference.computed)
-    seen = train_stage(
-        model,
+    with engine(model, data.encoded, display.say) as scorer:
+        seen = _train_pairs(lab, stage, data, scorer, folder, stack, seed=seed)
+    _write_seen(run, stage.name, seen)
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
+    adapters.save(model, folder / "adapter")
+    adapters.detach(model)
+    write_json(folder / "trained.json", {"seen": seen, "files": hashes(folder, "adapter/")})
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _train_pairs(
+    lab: Lab, stage: Stage, data: StageData, scorer: PairScorer, folder: Path, stack: Sequence[Path], *, seed: int
+) -> dict[str, int]:
+    """Reference, then training; returns how many pairs of each source were seen."""
+    show = lab.display.begin(f"{stage.name}: reference", len(data.encoded))
+    with adapters.reference(scorer.model, stage.reference):
+        identity = adapters.stack_identity(lab.policy, stack if stage.reference == "previous" else [])
+        reference = reference_logprobs(scorer, identity, data.encoded, lab.store, lambda done: show(done=done))
+    lab.display.say(f"{stage.name}: reference of {reference.reused} pairs reused, of {reference.computed} computed")
+    lab.run.log("reference", stage=stage.name, reused=reference.reused, computed=reference.computed)
+    return train_stage(
+        scorer,
         data.encoded,
         reference.logps,
         dpo=stage.dpo,
@@ -218,14 +232,8 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
         seed=seed,
         folder=folder,
         starts_at_reference=stage.reference == "previous" or not stack,
-        on_step=_show_training(display, run, stage.name),
+        on_step=_show_training(lab.display, lab.run, stage.name),
     )
-    _write_seen(run, stage.name, seen)
-    shutil.rmtree(folder / "adapter", ignore_errors=True)
-    adapters.save(model, folder / "adapter")
-    adapters.detach(model)
-    write_json(folder / "trained.json", {"seen": seen, "files": hashes(folder, "adapter/")})
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _show_training(display: Display, run: Run, stage: str) -> Callable[[Progress], None]:

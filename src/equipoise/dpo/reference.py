@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from equipoise.dpo.logprobs import pair_logprobs
+from equipoise.dpo.engine import PairScorer
 from equipoise.model.chat import EncodedPair
 from equipoise.records import content_id
 from equipoise.store import Store
@@ -31,13 +30,14 @@ class Reference:
 
 
 def reference_logprobs(
-    model: Any,
+    scorer: PairScorer,
     identity: str,
     pairs: Sequence[EncodedPair],
     store: Store,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Reference:
-    """Look up or compute the reference log-probabilities of `pairs` (`model` already is the reference).
+    """Look up or compute the reference log-probabilities of `pairs` (the policy behind `scorer` already is the
+    reference).
 
     Each pair is computed in a forward pass of its own: so its value does not depend, not even in the last
     bit, on which other pairs happened to be in the store or in the mix.
@@ -48,7 +48,7 @@ def reference_logprobs(
     fresh: dict[str, tuple[float, float]] = {}
     for number, pair in enumerate(missing, 1):
         with torch.no_grad():
-            logps = pair_logprobs(model, [pair])
+            logps = scorer([pair])
         fresh[keys[pair.id]] = (logps.chosen.item(), logps.rejected.item())
         if number % SAVE_EVERY == 0 or number == len(missing):
             store.put("reference", identity, fresh)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from equipoise.data.order import ORDERS
 from equipoise.dpo import checkpoint, schedule
-from equipoise.dpo.logprobs import PairLogps, pair_logprobs
+from equipoise.dpo.engine import PairScorer
+from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.loss import LOSSES, PER_TOKEN, REFERENCE_FREE
 from equipoise.dpo.metrics import StepMetrics
-from equipoise.dpo.packing import micro_batches
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
 from equipoise.recipe import Dpo, Optim
@@ -45,7 +45,7 @@ class Progress:
 
 
 def train_stage(
-    model: Any,
+    scorer: PairScorer,
     pairs: Sequence[EncodedPair],
     reference: Mapping[str, tuple[float, float]],
     *,
@@ -57,17 +57,17 @@ def train_stage(
     starts_at_reference: bool,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, int]:
-    """Train the model's trainable parameters on `pairs`; return how many pairs of each source were seen.
+    """Train the trainable parameters of the policy behind `scorer` on `pairs`; return how many pairs of each source were seen.
 
     `reference` maps a pair's id to its chosen and rejected log-probabilities. `folder` receives
     `train.jsonl` (one line per optimiser step) and `checkpoints/`; a stage that was killed continues from
     the last checkpoint to the same bits. Raises TrainingStopped on a loss that is not finite, or when the
     policy does not equal the reference although it starts there.
     """
-    accelerator = Accelerator(mixed_precision="no", cpu=next(model.parameters()).device.type == "cpu")
-    parameters = trainable(model)
+    accelerator = Accelerator(mixed_precision="no", cpu=next(scorer.parameters()).device.type == "cpu")
+    parameters = trainable(scorer.model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    policy, optimizer = accelerator.prepare(scorer, optimizer)
     plan = batches(
         [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, order=order
     )
@@ -75,7 +75,7 @@ def train_stage(
 
     first = _resume(folder, parameters, optimizer.optimizer)
     if first == 0 and starts_at_reference and dpo.loss not in REFERENCE_FREE:
-        require_start(model, [pairs[i] for i in plan[0]], reference, optim.micro_batch_tokens)
+        require_start(scorer, [pairs[i] for i in plan[0]], reference, optim.micro_batch_tokens)
     started, shown, tokens = time.monotonic(), 0, 0
     with (folder / "train.jsonl").open("a", encoding="utf-8") as log:
         for step in range(first, len(plan)):
@@ -86,8 +86,8 @@ def train_stage(
                 group["lr"] = rate
             batch = [pairs[i] for i in plan[step]]
             metrics = StepMetrics(sources, accelerator.device)
-            for micro in micro_batches(batch, optim.micro_batch_tokens):
-                logps = pair_logprobs(model, micro)
+            for micro in scorer.micro_batches(batch, optim.micro_batch_tokens):
+                logps = policy(micro)
                 anchor = _reference_of(micro, reference, accelerator.device)
                 losses = pair_losses(logps, anchor, dpo)
                 accelerator.backward(losses.sum() / len(batch))
@@ -142,7 +142,7 @@ def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) ->
 
 
 def require_start(
-    model: Any, pairs: Sequence[EncodedPair], reference: Mapping[str, tuple[float, float]], tokens: int
+    scorer: PairScorer, pairs: Sequence[EncodedPair], reference: Mapping[str, tuple[float, float]], tokens: int
 ) -> None:
     """Check that the policy is the reference before the first step: every margin 0, so DPO's loss is ln 2.
 
@@ -150,10 +150,10 @@ def require_start(
     tolerance is rounding: 1e-4 of the log-probability in fp32, 0.1 nats * sqrt(tokens) in 16 bits (the errors of
     single tokens are independent). Raises TrainingStopped otherwise.
     """
-    exact = next(model.parameters()).dtype == torch.float32
-    for micro in micro_batches(pairs, tokens):
+    exact = next(scorer.parameters()).dtype in (torch.float32, torch.float64)
+    for micro in scorer.micro_batches(pairs, tokens):
         with torch.no_grad():
-            logps = pair_logprobs(model, micro)
+            logps = scorer(micro)
         anchors = _reference_of(micro, reference, logps.chosen.device)
         sides = ((logps.chosen, anchors[0], logps.chosen_tokens), (logps.rejected, anchors[1], logps.rejected_tokens))
         for policy, anchor, count in sides:

@@ -1,0 +1,90 @@
+"""LoRA without waste: one autograd function in place of PEFT's forward; parameters and files stay PEFT's.
+
+PEFT runs a chain of small operations for every adapter, in fp32 beside a 16-bit base, and keeps the result of each
+for the backward pass. Here all active adapters of a layer are one pair of thin matrix products in the precision
+of the base; only the layer's input and the thin product are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor
+
+
+class AdaptedLinear(torch.autograd.Function):
+    """y = x W^T + bias + (x A^T) B^T for x [..., in], frozen W [out, in], A [rank, in] and B [out, rank]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        thin = rows @ a.mT
+        y = rows @ weight.mT if bias is None else torch.addmm(bias, rows, weight.mT)
+        y.addmm_(thin, b.mT)
+        ctx.save_for_backward(rows, thin, weight, a, b)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows, thin, weight, a, b = ctx.saved_tensors
+        dy = grad.reshape(-1, grad.shape[-1])
+        dthin = dy @ b
+        dx = None
+        if ctx.needs_input_grad[0]:  # not so below the first adapted layer
+            dx = (dy @ weight).addmm_(dthin, a).view(*grad.shape[:-1], -1)
+        # The thin factor stands first: a product with few rows is faster than one with few columns.
+        return dx, None, None, dthin.mT @ rows, (thin.mT @ dy).mT
+
+
+@contextmanager
+def fused(model: torch.nn.Module) -> Iterator[int]:
+    """Within this context eligible LoRA layers run fused; yields how many there are.
+
+    Others (4-bit bases, dropout that is on, DoRA and other variants, merged adapters) keep PEFT's forward.
+    """
+    layers = [module for module in model.modules() if type(module) is LoraLinear and _plain_base(module)]
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield len(layers)
+    finally:
+        for layer in layers:
+            del layer.forward  # PEFT's own, from the class
+
+
+def _plain_base(layer: Any) -> bool:
+    base = layer.get_base_layer()
+    return type(base) is torch.nn.Linear and not base.weight.requires_grad and not layer.lora_variant
+
+
+def _forward(layer: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    active = _active(layer)
+    if not active or arguments or options or layer.merged or any(_drops(layer, name) for name in active):
+        return LoraLinear.forward(layer, x, *arguments, **options)  # type: ignore[no-any-return]
+    base = layer.get_base_layer()
+    return AdaptedLinear.apply(x, base.weight, base.bias, *adapter_matrices(layer))  # type: ignore[no-any-return]
+
+
+def adapter_matrices(layer: LoraLinear) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """A [rank, in] and scaled B [out, rank] of all active adapters of a layer, in the precision of its base."""
+    active = _active(layer)
+    if not active:
+        return None, None
+    dtype = layer.get_base_layer().weight.dtype
+    a = torch.cat([layer.lora_A[name].weight.to(dtype) for name in active])
+    b = torch.cat([(layer.scaling[name] * layer.lora_B[name].weight).to(dtype) for name in active], dim=1)
+    return a, b
+
+
+def _active(layer: Any) -> list[str]:
+    return [] if layer.disable_adapters else [name for name in layer.active_adapters if name in layer.lora_A]
+
+
+def _drops(layer: Any, name: str) -> bool:
+    dropout = layer.lora_dropout[name]
+    return isinstance(dropout, torch.nn.Dropout) and dropout.training and dropout.p > 0
