@@ -43,6 +43,7 @@ class StreamAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bounds: tuple[Bounds, ...], how: Scoring
     ) -> Tensor:
+        """Solve both causal problems of every pair; keep inputs, output and the log-sum-exp of each row."""
         q, k, v = _grouped(query, key), key, value
         # [T, H, D] in memory, as the output projection reads it: so that no copy is needed there.
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2]).transpose(0, 1)
@@ -61,7 +62,8 @@ class StreamAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of query, key and value; a prompt's keys and values collect those of both problems."""
         query, key, value, out, lse = ctx.saved_tensors
         q, o, do = (_grouped(tensor, key) for tensor in (query, out, grad))
         dq = torch.empty_like(q)
@@ -85,7 +87,8 @@ class StreamAttention(torch.autograd.Function):
 
 def _grouped(tensor: Tensor, key: Tensor) -> Tensor:
     """[H, T, D] as [G, R, T, D]: query head h reads key-value head h // R."""
-    return tensor.unflatten(0, (key.shape[0], -1))
+    heads, rows, width = tensor.shape
+    return tensor.view(key.shape[0], heads // key.shape[0], rows, width)
 
 
 def _branch(tensor: Tensor, at: Bounds) -> Tensor:
@@ -161,7 +164,8 @@ def _together(rows: Tensor) -> Tensor:
 
 
 def _apart(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.unflatten(1, (like.shape[1], -1))
+    groups, product, width = rows.shape
+    return rows.view(groups, like.shape[1], product // like.shape[1], width)
 
 
 def _blocks(rows: int, before: int, window: int | None) -> Iterator[tuple[slice, slice]]:

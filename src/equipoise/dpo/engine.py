@@ -17,6 +17,7 @@ from torch import Tensor
 
 from equipoise.dpo.logprobs import PairLogps, pair_logprobs
 from equipoise.dpo.lora import fused
+from equipoise.dpo.norms import fused_norms
 from equipoise.dpo.packing import micro_batches, pack, padded_length
 from equipoise.dpo.streams import Unsupported, installed, stream_logprobs
 from equipoise.model.adapters import trainable
@@ -47,13 +48,21 @@ class PairScorer(torch.nn.Module):
 
 
 @contextmanager
-def engine(model: Any, pairs: Sequence[EncodedPair], say: Callable[[str], None] = print) -> Iterator[PairScorer]:
+def engine(
+    model: Any,
+    pairs: Sequence[EncodedPair],
+    say: Callable[[str], None] = print,
+    *,
+    decide: Callable[[Callable[[], str | None]], str | None] = lambda find: find(),
+) -> Iterator[PairScorer]:
     """Within this context `model` scores pairs by the fastest way that is exact for it; a slow one is announced.
 
+    `decide` calls what finds the reason against streams; of several processes one may do so for all.
     Raises InputError for what no path here computes.
     """
-    reason = refusal(model, longest=max(map(padded_length, pairs))) or _disproof(model, pairs[0])
-    with fused(model):
+    longest = max(map(padded_length, pairs))
+    reason = decide(lambda: refusal(model, longest=longest) or _disproof(model, pairs[0]))
+    with fused(model), fused_norms(model):
         if reason:
             say(f"prompts are not shared between the two answers, which is slower: {reason}")
             yield PairScorer(model, shared=False)
@@ -103,7 +112,7 @@ def _disproof(model: Any, pair: EncodedPair) -> str | None:
     parameters = list(trainable(model).values())
     expected, slope = _sums(pair_logprobs(model, pairs), parameters)
     try:
-        with fused(model), installed(model):
+        with fused(model), fused_norms(model), installed(model):
             found, shared_slope = _sums(stream_logprobs(model, pack(pairs)), parameters)
     except Unsupported as error:
         return str(error)
@@ -111,9 +120,9 @@ def _disproof(model: Any, pair: EncodedPair) -> str | None:
     allowed = 1e-4 * (1 + expected.abs()) if exact else 0.1 * max(len(short.chosen), len(short.rejected)) ** 0.5
     if not bool(((found - expected).abs() <= allowed).all()):  # so that NaN is a difference
         return f"log-probabilities along a stream differ from the model's own by {(found - expected).abs().max():.3g}"
-    error = float((shared_slope - slope).norm()) if parameters else 0.0
-    if not error <= (1e-3 if exact else 0.1) * float(slope.norm()):
-        return f"gradients along a stream differ from the model's own by {error / float(slope.norm()):.1%}"
+    distance, length = float((shared_slope - slope).norm()), float(slope.norm())
+    if not distance <= (1e-3 if exact else 0.1) * length:
+        return f"gradients along a stream differ from the model's own by {distance / length:.1%}"
     return None
 
 

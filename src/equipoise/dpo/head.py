@@ -56,8 +56,8 @@ def answer_logprobs(hidden: Tensor, head: Head, targets: Tensor, answers: Tensor
     `hidden` [N, H] are the rows that predict `targets` [N]; `answers` [N] names the answer of each row.
     """
     thin = None if head.a is None else hidden @ head.a.mT
-    sums: Tensor = AnswerLogprobs.apply(hidden, head.weight, head.bias, thin, head.b, head, targets, answers, count)
-    return sums
+    arguments = (hidden, head.weight, head.bias, thin, head.b, head, targets, answers, count)
+    return AnswerLogprobs.apply(*arguments)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class AnswerLogprobs(torch.autograd.Function):
@@ -76,6 +76,7 @@ class AnswerLogprobs(torch.autograd.Function):
         answers: Tensor,
         count: int,
     ) -> Tensor:
+        """See `answer_logprobs`; `thin` [N, R] is what the adapter of the head makes of `hidden`."""
         exact = _accumulate(hidden.dtype)
         sums = torch.zeros(count, dtype=exact, device=hidden.device)
         wanted = ctx.needs_input_grad
@@ -85,25 +86,26 @@ class AnswerLogprobs(torch.autograd.Function):
         for rows in _chunks(hidden, weight):
             thin_rows = None if thin is None else thin[rows]
             logits, slope = head.logits(hidden[rows], thin_rows)
-            logps, right = torch.log_softmax(logits, 1), targets[rows, None]
-            sums.index_add_(0, answers[rows], logps.gather(1, right)[:, 0])
-            del logits
+            right = targets[rows, None]
+            logps, probabilities = _softmax(logits, right)
+            sums.index_add_(0, answers[rows], logps)
             if unit is None and unit_thin is None and unit_b is None:
                 continue
-            dz = _unit_gradient(logps, right, slope).to(hidden.dtype)
+            dz = _unit_gradient(probabilities, right, slope).to(hidden.dtype)
             if unit is not None:
                 unit[rows] = dz @ weight
-            if unit_thin is not None:
+            if unit_thin is not None and b is not None:
                 unit_thin[rows] = dz @ b
             if unit_b is not None and thin_rows is not None:
                 _add_by_answer(unit_b, dz, thin_rows, answers[rows])
-        ctx.save_for_backward(hidden, weight, bias, thin, b, targets, answers, unit, unit_thin, unit_b)
+        ctx.save_for_backward(hidden, thin, b, targets, answers, unit, unit_thin, unit_b)
         ctx.head = head
         return sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, bias, thin, b, targets, answers, unit, unit_thin, unit_b = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Multiply the unit gradients by each answer's coefficient, `grad` [K]."""
+        hidden, thin, b, targets, answers, unit, unit_thin, unit_b = ctx.saved_tensors
         rows = grad[answers, None]
         dhidden = None if unit is None else (unit * rows).to(hidden.dtype)
         dthin = None if unit_thin is None else (unit_thin * rows).to(hidden.dtype)
@@ -124,15 +126,22 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + rows, len(hidden)))
 
 
-def _unit_gradient(logps: Tensor, right: Tensor, slope: Tensor | float) -> Tensor:
+def _softmax(logits: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(target) [n], and all probabilities [n, V] in place of the logits."""
+    target, largest = logits.gather(1, right), logits.amax(1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(1, keepdim=True)
+    return (target - largest - total.log())[:, 0], logits.div_(total)
+
+
+def _unit_gradient(probabilities: Tensor, right: Tensor, slope: Tensor | float) -> Tensor:
     """Gradient [n, V] of each row's log p(target) with respect to the product: (1[target] - p) * slope; in place."""
-    dz = logps.exp_().neg_()
+    dz = probabilities.neg_()
     dz.scatter_add_(1, right, torch.ones_like(right, dtype=dz.dtype))
     return dz if isinstance(slope, float) and slope == 1.0 else dz.mul_(slope)
 
 
 def _add_by_answer(unit_b: Tensor, dz: Tensor, thin: Tensor, answers: Tensor) -> None:
-    for answer in answers.unique().tolist():
+    for answer in sorted(set(answers.tolist())):
         own = answers == answer
         unit_b[answer] += dz[own].mT @ thin[own]
 
@@ -146,7 +155,8 @@ def _weight_gradient(
     dbias = None if head.bias is None else torch.zeros_like(head.bias, dtype=exact)
     for rows in _chunks(hidden, head.weight):
         logits, slope = head.logits(hidden[rows], None if thin is None else thin[rows])
-        dz = _unit_gradient(torch.log_softmax(logits, 1), targets[rows, None], slope).mul_(coefficients[rows])
+        right = targets[rows, None]
+        dz = _unit_gradient(_softmax(logits, right)[1], right, slope).mul_(coefficients[rows])
         dweight.addmm_(dz.mT, hidden[rows].to(exact))
         if dbias is not None:
             dbias += dz.sum(0)

@@ -22,6 +22,7 @@ class AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        """Two thin products beside the wide one; keep the input and the first thin product."""
         rows = x.reshape(-1, x.shape[-1])
         thin = rows @ a.mT
         y = rows @ weight.mT if bias is None else torch.addmm(bias, rows, weight.mT)
@@ -30,7 +31,8 @@ class AdaptedLinear(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the input, if anything before it learns, and of A and B."""
         rows, thin, weight, a, b = ctx.saved_tensors
         dy = grad.reshape(-1, grad.shape[-1])
         dthin = dy @ b
@@ -67,7 +69,7 @@ def _forward(layer: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
     if not active or arguments or options or layer.merged or any(_drops(layer, name) for name in active):
         return LoraLinear.forward(layer, x, *arguments, **options)  # type: ignore[no-any-return]
     base = layer.get_base_layer()
-    return AdaptedLinear.apply(x, base.weight, base.bias, *adapter_matrices(layer))  # type: ignore[no-any-return]
+    return AdaptedLinear.apply(x, base.weight, base.bias, *adapter_matrices(layer))  # type: ignore
 
 
 def adapter_matrices(layer: LoraLinear) -> tuple[Tensor, Tensor] | tuple[None, None]:

@@ -45,7 +45,8 @@ class Stream:
     def to(self, device: torch.device) -> Stream:
         """The same stream with its tensors on `device`."""
         tensors = (self.tokens_1T, self.positions_1T, self.rows_N, self.targets_N, self.answers_N)
-        return Stream(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.bounds)
+        tokens, positions, rows, targets, answers = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Stream(tokens, positions, rows, targets, answers, self.bounds)
 
 
 def pack(pairs: Sequence[EncodedPair]) -> Stream:

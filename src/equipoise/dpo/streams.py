@@ -115,13 +115,14 @@ def stream_attention(
         raise Unsupported("its attention uses a mask of its own, dropout or sinks")
     if key.shape[-1] != value.shape[-1] or key.shape[2] != query.shape[2]:
         raise Unsupported("its keys and values differ in width or number from what it queries")
-    if sliding_window is None and _window_of(module) is not None and longest > _window_of(module):
+    window = _window_of(module)
+    if sliding_window is None and window is not None and longest > window:
         raise Unsupported("its sliding window stands in a mask only")
     how = Scoring(query.shape[-1] ** -0.5 if scaling is None else float(scaling), softcap, sliding_window)
     if query.device.type == "cuda":
         out = flex_attention(query, key, value, stream_bounds, how)
     else:
-        out = StreamAttention.apply(query[0], key[0], value[0], stream_bounds, how)[None]
+        out = StreamAttention.apply(query[0], key[0], value[0], stream_bounds, how)[None]  # type: ignore[no-untyped-call]
     return out.transpose(1, 2), None
 
 
