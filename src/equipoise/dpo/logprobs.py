@@ -26,10 +26,14 @@ class PairLogps:
     rejected_tokens: Tensor
 
 
-def pair_logprobs(model: Any, pairs: Sequence[EncodedPair]) -> PairLogps:
-    """Log-probabilities of both answers of every pair, summed in fp32 or better whatever the model's precision."""
+def pair_logprobs(model: Any, pairs: Sequence[EncodedPair], *, alone: bool = False) -> PairLogps:
+    """Log-probabilities of both answers of every pair, summed in fp32 or better whatever the model's precision.
+
+    `alone`: one forward pass for each sequence instead of one padded batch.
+    """
     sequences = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    sums, counts = _sequence_logprobs(model, sequences)
+    batches = [[sequence] for sequence in sequences] if alone else [sequences]
+    sums, counts = map(torch.cat, zip(*(_sequence_logprobs(model, batch) for batch in batches), strict=True))
     chosen, rejected = sums.chunk(2)
     chosen_tokens, rejected_tokens = counts.chunk(2)
     return PairLogps(chosen, rejected, chosen_tokens, rejected_tokens)

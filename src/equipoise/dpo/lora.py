@@ -25,10 +25,14 @@ class AdaptedLinear(torch.autograd.Function):
         """Two thin products beside the wide one; keep the input and the first thin product."""
         rows = x.reshape(-1, x.shape[-1])
         thin = rows @ a.mT
-        y = rows @ weight.mT if bias is None else torch.addmm(bias, rows, weight.mT)
-        y.addmm_(thin, b.mT)
+        y = x.new_empty(*x.shape[:-1], weight.shape[0])
+        out = y.view(-1, weight.shape[0])  # not the other way round: a model may change what it gets in place
+        torch.mm(rows, weight.mT, out=out)
+        if bias is not None:
+            out += bias
+        out.addmm_(thin, b.mT)
         ctx.save_for_backward(rows, thin, weight, a, b)
-        return y.view(*x.shape[:-1], -1)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -47,9 +51,14 @@ class AdaptedLinear(torch.autograd.Function):
 def fused(model: torch.nn.Module) -> Iterator[int]:
     """Within this context eligible LoRA layers run fused; yields how many there are.
 
-    Others (4-bit bases, dropout that is on, DoRA and other variants, merged adapters) keep PEFT's forward.
+    Others (4-bit bases, dropout that is on, DoRA and other variants, biases of adapters, merged adapters) keep PEFT's
+    forward, and so does a layer whose forward somebody else has replaced.
     """
-    layers = [module for module in model.modules() if type(module) is LoraLinear and _plain_base(module)]
+    layers = [
+        module
+        for module in model.modules()
+        if type(module) is LoraLinear and fusible(module) and "forward" not in vars(module)
+    ]
     for layer in layers:
         layer.forward = partial(_forward, layer)
     try:
@@ -59,14 +68,22 @@ def fused(model: torch.nn.Module) -> Iterator[int]:
             del layer.forward  # PEFT's own, from the class
 
 
-def _plain_base(layer: Any) -> bool:
+def fusible(layer: Any) -> bool:
+    """Whether a layer's active adapters are two matrices each on a plain frozen linear layer, and nothing else."""
     base = layer.get_base_layer()
-    return type(base) is torch.nn.Linear and not base.weight.requires_grad and not layer.lora_variant
+    active = _active(layer)
+    return (
+        type(base) is torch.nn.Linear
+        and not base.weight.requires_grad
+        and (base.bias is None or not base.bias.requires_grad)
+        and not layer.merged
+        and not any(name in layer.lora_variant or _drops(layer, name) for name in active)
+        and not any(layer.lora_B[name].bias is not None for name in active)
+    )
 
 
 def _forward(layer: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-    active = _active(layer)
-    if not active or arguments or options or layer.merged or any(_drops(layer, name) for name in active):
+    if arguments or options or not _active(layer) or not fusible(layer):
         return LoraLinear.forward(layer, x, *arguments, **options)  # type: ignore[no-any-return]
     base = layer.get_base_layer()
     return AdaptedLinear.apply(x, base.weight, base.bias, *adapter_matrices(layer))  # type: ignore

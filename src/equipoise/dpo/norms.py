@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -43,7 +44,11 @@ class RmsNorm(torch.autograd.Function):
 @contextmanager
 def fused_norms(model: torch.nn.Module) -> Iterator[int]:
     """Within this context the model's RMS norms run fused; yields how many there are."""
-    layers = [(module, offset) for module in model.modules() if (offset := _offset(module)) is not None]
+    layers = [
+        (module, offset)
+        for module in model.modules()
+        if "forward" not in vars(module) and (offset := _offset(module)) is not None
+    ]
     for layer, offset in layers:
         layer.forward = partial(_forward, layer, offset)
     try:
@@ -69,6 +74,8 @@ def _offset(layer: Any) -> float | None:
     if "RMSNorm" not in type(layer).__name__ or parameters.keys() != {"weight"} or _eps(layer) is None:
         return None
     weight = parameters["weight"]
+    if len(signature(layer.forward).parameters) != 1:
+        return None  # a gated norm, for one
     if weight.ndim != 1 or weight.requires_grad or weight.device.type == "meta":
         return None
     generator = torch.Generator().manual_seed(0)

@@ -50,7 +50,9 @@ class Stream:
 
 
 def pack(pairs: Sequence[EncodedPair]) -> Stream:
-    """Put pairs into one stream, in the order given."""
+    """Put pairs into one stream, in the order given; raises ValueError for a pair without a prompt."""
+    if not all(pair.prompt for pair in pairs):
+        raise ValueError("the first token of an answer is predicted from the prompt; a pair has none")
     tokens: list[int] = []
     positions: list[int] = []
     rows: list[int] = []

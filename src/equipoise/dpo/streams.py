@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from equipoise.dpo.attention import Scoring, StreamAttention
 from equipoise.dpo.attention_flex import flex_attention
 from equipoise.dpo.head import Head, answer_logprobs
 from equipoise.dpo.logprobs import PairLogps
-from equipoise.dpo.lora import adapter_matrices
+from equipoise.dpo.lora import adapter_matrices, fusible
 from equipoise.dpo.packing import Bounds, Stream
 
 IMPLEMENTATION = "equipoise_streams"
@@ -38,34 +38,49 @@ def stream_logprobs(model: Any, stream: Stream) -> PairLogps:
     To be called within `installed(model)`. Raises Unsupported where the model's attention asks for what streams
     do not have.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    stream = stream.to(next(base.parameters()).device)
-    output = base.get_decoder()(
-        input_ids=stream.tokens_1T,
-        position_ids=stream.positions_1T,
-        attention_mask=None,
-        use_cache=False,
-        stream_bounds=stream.bounds,
-    )
-    rows_NH = output.last_hidden_state[0].index_select(0, stream.rows_N)
-    head = output_head(base)
-    sums = answer_logprobs(rows_NH, head, stream.targets_N, stream.answers_N, 2 * len(stream.bounds))
+    stream = stream.to(next(model.parameters()).device)
+    rows_NH = stream_hidden(model, stream).index_select(0, stream.rows_N)
+    sums = answer_logprobs(rows_NH, output_head(model), stream.targets_N, stream.answers_N, 2 * len(stream.bounds))
     tokens = torch.tensor(
         [(at.chosen - at.prompt, at.rejected - at.chosen) for at in stream.bounds], device=sums.device
     )
     return PairLogps(sums[0::2], sums[1::2], tokens[:, 0], tokens[:, 1])
 
 
-def output_head(base: Any) -> Head:
+def stream_hidden(model: Any, stream: Stream) -> Tensor:
+    """The decoder's last hidden states [T, H] of a stream that is on its device."""
+    output = decoder_of(model)(
+        input_ids=stream.tokens_1T,
+        position_ids=stream.positions_1T,
+        attention_mask=None,
+        use_cache=False,
+        stream_bounds=stream.bounds,
+    )
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a causal model before its output layer; raises Unsupported where it is not to be found."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    decoder = base.get_decoder()
+    if not isinstance(decoder, PreTrainedModel) or decoder is base or decoder.get_output_embeddings() is not None:
+        raise Unsupported(f"{type(base).__name__} has no decoder apart from its output layer")
+    return decoder
+
+
+def output_head(model: Any) -> Head:
     """The output projection of a causal model as it is now, with its adapters and what the model does to its logits.
 
-    Raises Unsupported where the projection is no plain linear layer.
+    Raises Unsupported where the projection is no plain linear layer, or its adapter no plain LoRA.
     """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     layer = base.get_output_embeddings()
-    linear = layer.get_base_layer() if isinstance(layer, LoraLinear) else layer
-    if type(linear) is not torch.nn.Linear:
-        raise Unsupported(f"its output layer is a {type(linear).__name__}")
-    a, b = adapter_matrices(layer) if isinstance(layer, LoraLinear) else (None, None)
+    adapted = isinstance(layer, LoraLayer)
+    linear = layer.get_base_layer() if adapted else layer
+    if type(linear) is not torch.nn.Linear or (adapted and not fusible(layer)):
+        raise Unsupported(f"its output layer is a {type(linear).__name__}{' with an adapter' * adapted}")
+    a, b = adapter_matrices(layer) if adapted else (None, None)
     config = base.config.get_text_config()
     return Head(linear.weight, linear.bias, a, b, logit_scale(config), getattr(config, "final_logit_softcapping", None))
 
