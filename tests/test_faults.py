@@ -7,15 +7,20 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from typer.testing import CliRunner
 
+import equipoise as package
 from equipoise import cli
 from equipoise import run_folder as run_module
 from experiments import command, contents, equipoise, make_experiment
+
+SOURCE = Path(package.__file__).parents[1]
 
 
 def wait_for(folder: Path, sign: str, process: subprocess.Popen[bytes]) -> None:
@@ -59,6 +64,81 @@ def test_killed_in_every_phase_and_resumed_to_the_same_bytes(tmp_path: Path) -> 
     assert last.returncode == 0, last.stderr
     assert contents(folder) == contents(out / "whole")
     assert equipoise("verify", folder).returncode == 0
+
+
+KEEPING = """
+import shutil
+remove = shutil.rmtree
+shutil.rmtree = lambda path, **options: None if str(path).endswith("checkpoints") else remove(path, **options)
+from equipoise.cli import main
+main()
+"""
+"""The command line, but the last checkpoint of a finished stage stays."""
+STEPS = 40
+
+
+def steps_of(folder: Path) -> int:
+    log = folder / "stages/1-first/train.jsonl"
+    return log.read_bytes().count(b"\n") if log.is_file() else 0
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_at_random_steps_and_resumed_to_the_same_bytes(tmp_path: Path, seed: int) -> None:
+    """Adapter, log and the last checkpoint (parameters, optimiser, random state), dropout on, killed four times."""
+    recipe = make_experiment(tmp_path)
+    text = recipe.read_text().replace(
+        "epochs: 1.5, batch_size: 4, checkpoint_every: 2", "epochs: 13.3, batch_size: 4, checkpoint_every: 3"
+    )
+    recipe.write_text(text.replace("lora: {rank: 4}", "lora: {rank: 4, dropout: 0.1}"))
+    runs = tmp_path / "runs"
+    environment = {**os.environ, "EQUIPOISE_CACHE": str(tmp_path / "cache")}
+    start = [sys.executable, "-c", KEEPING, "run"]
+    subprocess.run([*start, recipe, "--out", runs, "--name", "whole"], env=environment, check=True, capture_output=True)
+
+    random, folder = Random(seed), runs / "killed"
+    arguments: list[object] = [recipe, "--out", runs, "--name", "killed"]
+    seen = [0]
+    for target in sorted(random.sample(range(1, STEPS * 2 // 3), 4)):
+        process = subprocess.Popen(
+            [*start, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        while process.poll() is None and (steps_of(folder) < target or steps_of(folder) == seen[-1]):
+            pass
+        time.sleep(random.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        seen.append(steps_of(folder))
+        arguments = ["--resume", folder]
+    assert sum(0 < steps < STEPS for steps in seen) >= 3, f"most kills came too late: {seen}"
+    subprocess.run([*start, *map(str, arguments)], env=environment, check=True, capture_output=True)
+    kept = [f"stages/1-first/{name}" for name in ("adapter/adapter_model.safetensors", "train.jsonl")]
+    kept += [
+        f"stages/1-first/checkpoints/{path.name}" for path in (runs / "whole/stages/1-first/checkpoints").iterdir()
+    ]
+    assert len(kept) == 4 and steps_of(folder) == STEPS
+    for name in kept:
+        assert (folder / name).read_bytes() == (runs / "whole" / name).read_bytes(), f"{name}: killed after {seen}"
+    assert contents(folder) == contents(runs / "whole")
+
+
+def test_an_address_space_that_is_too_small_halves_the_budget(tmp_path: Path) -> None:
+    """A real failure of the allocator; the adapter is that of a process with memory and the final budget."""
+    tokens = {}
+    for name, megabytes, budget in (("short", 150, 100_000), ("enough", 0, None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        budget = budget or tokens["short"]
+        script = [sys.executable, str(Path(__file__).parent / "short_of_memory.py"), folder, megabytes, budget]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))}
+        result = subprocess.run(list(map(str, script)), env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        budgets = {json.loads(line)["micro_batch_tokens"] for line in (folder / "train.jsonl").read_text().splitlines()}
+        (tokens[name],) = budgets
+        said = json.loads(result.stdout)
+        assert len(said) >= 1 and f"from here on {tokens[name]} tokens" in said[-1] if megabytes else said == []
+    assert tokens["short"] < 8000
+    one, other = (tmp_path / name / "adapter/adapter_model.safetensors" for name in tokens)
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_interrupt_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -36,16 +36,28 @@ def find_recipe(path: Path) -> Path:
 
 
 def run_command(recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None) -> int:
-    """Run or resume an experiment; returns the exit code."""
+    """Run or resume an experiment; returns the exit code. Of several processes the main one shows what it does."""
     quiet()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from equipoise.dpo.job import lead_or_follow
+
+        return lead_or_follow(lambda team: _run(recipe, overrides, out, name, resume, team=team))
+    return _run(recipe, overrides, out, name, resume)
+
+
+def _run(
+    recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None, **options: Any
+) -> int:
     loaded, text, folder = _what_to_run(recipe, overrides, out, name, resume)
-    from equipoise.dpo.train import TrainingStopped
+    from equipoise.dpo.distributed import TrainingStopped
     from equipoise.report.html import write_report
     from equipoise.stages import run_recipe
 
     with console.Terminal() as display:
         try:
-            outcome = run_recipe(loaded, text, Run(folder), display, resume=resume is not None, report=write_report)
+            outcome = run_recipe(
+                loaded, text, Run(folder), display, resume=resume is not None, report=write_report, **options
+            )
         except TrainingStopped as error:
             display.say(f"equipoise: {error}")
             return 1

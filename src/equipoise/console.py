@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from equipoise.progress import duration
+
 COLOURS = {"improved": "green", "held": "cyan", "worse": "red", "undecided": "yellow"}
 COLOURS |= {"pass": "green", "fail": "red", "keep": "green", "rollback": "red", "stop": "red"}
+LINE_EVERY = 30.0
+"""Seconds between two lines about the same piece of work where there is no terminal."""
+
+
+class _Bars(Progress):
+    """Bars with the note of each on a line of its own, so that 80 columns hold both."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars, then the notes."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["note"]:
+                yield Text(f"  {task.fields['note']}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Terminal:
@@ -21,7 +37,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
+        self._progress = _Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -29,7 +45,6 @@ class Terminal:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -49,16 +64,39 @@ class Terminal:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def begin(self, title: str, total: int | None = None) -> Callable[..., None]:
-        """Begin a bar; the bars of finished work disappear."""
+        """Begin a bar; the bars of finished work disappear. Without a terminal: a line from time to time.
+
+        Work that goes on after a pause begins in the middle: what was there at the first call says nothing about
+        the speed, and the time left is counted from there.
+        """
         task = self._progress.add_task(title, total=total, note="")
+        first: list[tuple[int, float]] = []
+        said = time.monotonic()
 
         def show(done: int = 0, note: str = "") -> None:
-            self._progress.update(task, completed=done, note=note)
+            nonlocal said
+            now = time.monotonic()
+            if first:
+                self._progress.update(task, completed=done, note=note)
+            else:
+                first.append((done, now))
+                self._progress.reset(task, completed=done, total=total, note=note)
             if total is not None and done >= total:
                 self._progress.remove_task(task)
                 self.say(f"{title}: {total} done" + (f"  ({note})" if note else ""))
+            elif not self.console.is_terminal and now - said >= LINE_EVERY:
+                said = now
+                self.say(f"{title}: {_how_far(done, total, *first[0], now)}" + (f"  ({note})" if note else ""))
 
         return show
+
+
+def _how_far(done: int, total: int | None, first: int, since: float, now: float) -> str:
+    """`3/10, 2 min left`: the time from what was done since the first call."""
+    if total is None:
+        return str(done)
+    left = f", {duration((now - since) / (done - first) * (total - done))} left" if done > first else ""
+    return f"{done}/{total}{left}"
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
@@ -187,13 +225,6 @@ def plan_tables(plan: Mapping[str, Any]) -> None:
     for kind in ("problems", "notes"):
         for text in plan[kind]:
             print(f"{kind[:-1]}: {text}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def example(pair: Mapping[str, Any]) -> None:

@@ -16,6 +16,22 @@ class Display(Protocol):
         """Begin a piece of work; call the result with `done=` and, optionally, `note=` as it goes on."""
 
 
+def training_note(*, loss: float, margin: float, accuracy: float, pairs_per_s: float, tokens_per_s: float) -> str:
+    """What stands beside the bar of a training: the last step's figures and the speed so far.
+
+    `margin` is in reward units; `accuracy` is the share of pairs whose chosen answer gained more than the rejected.
+    """
+    speed = f"{pairs_per_s:.2f} pairs/s  {tokens_per_s:,.0f} tokens/s"
+    return f"loss {loss:.4f}  margin {margin:+.3f}  right {accuracy:.0%}  {speed}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Silent:
     """A display that shows nothing."""
 

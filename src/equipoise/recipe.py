@@ -34,6 +34,7 @@ from equipoise.recipe_data import (
 )
 
 __all__ = [
+    "CIRCUMSTANCES",
     "Columns",
     "Dpo",
     "Evaluation",
@@ -77,7 +78,7 @@ class ModelSpec(Part):
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     """Precision of the frozen weights; `auto` is bfloat16 on CUDA and float32 on CPU."""
     quantization: Literal["nf4"] | None = None
-    """`nf4` loads the frozen weights in 4 bits through bitsandbytes (needs CUDA and the `[quant]` extra)."""
+    """`nf4` loads the frozen weights in 4 bits through bitsandbytes (the `[quant]` extra); on a CPU it is slow."""
     thinking: bool = False
     """Render prompts of thinking models with thinking on, in training and evaluation alike."""
     trust_remote_code: bool = False
@@ -141,6 +142,8 @@ class Optim(Part):
     """Gradients are clipped to this norm."""
     weight_decay: NonNegativeFloat = 0.0
     """AdamW's weight decay."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """The others are of bitsandbytes (the `[quant]` extra): moments in 8 bits, `paged` may move to host memory."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps between checkpoints from which a killed run resumes."""
 
@@ -315,3 +318,9 @@ class Recipe(Part):
     """The stages, in order."""
     evaluation: Evaluation
     """What is measured."""
+    trackers: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
+    """Where the figures of every training step also go (the `[track]` extra); no part of the experiment's identity."""
+
+
+CIRCUMSTANCES = frozenset({"name", "trackers"})
+"""Fields of a recipe that change no result: a run goes on with others."""

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from equipoise.recipe import METRICS, Recipe
+from equipoise.recipe import CIRCUMSTANCES, METRICS, Recipe
 from equipoise.records import InputError, content_id
 
 Location = tuple[str | int, ...]
@@ -72,13 +72,13 @@ def stored_recipe(record: Mapping[str, Any]) -> Recipe:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Identity of the experiment: what changes the result, and nothing else (not its name)."""
-    return content_id(recipe.model_dump(mode="json", exclude={"name"}))
+    """Identity of the experiment: what changes the result, and nothing else (not its name, not who watches it)."""
+    return content_id(recipe.model_dump(mode="json", exclude=set(CIRCUMSTANCES)))
 
 
 def changed_fields(one: Recipe, other: Recipe) -> list[str]:
-    """Fields in which two recipes differ, as `a.b.c: x -> y`, name left out."""
-    left, right = (dict(_leaves(item.model_dump(mode="json", exclude={"name"}))) for item in (one, other))
+    """Fields in which two recipes differ, as `a.b.c: x -> y`; what changes no result is left out."""
+    left, right = (dict(_leaves(item.model_dump(mode="json", exclude=set(CIRCUMSTANCES)))) for item in (one, other))
     keys = sorted(left.keys() | right.keys())
     return [f"{key}: {left.get(key)!r} -> {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
 

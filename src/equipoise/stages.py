@@ -8,15 +8,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from equipoise.data import ledger as ledgers
 from equipoise.data.ledger import Ledger
 from equipoise.data.tables import write_pairs
-from equipoise.dpo.engine import PairScorer, engine
-from equipoise.dpo.reference import reference_logprobs
-from equipoise.dpo.train import Progress, train_stage
+from equipoise.dpo.distributed import ALONE, Team
+from equipoise.dpo.job import Job, Watch, require_shardable, train_adapter
+from equipoise.dpo.optimizer import require_optimizer
+from equipoise.dpo.reference import Reference
+from equipoise.dpo.trackers import open_trackers, require_trackers
+from equipoise.dpo.train import Progress
 from equipoise.evaluation.gate import decide, vacuous
 from equipoise.measure import keep_base_scores, known_base_scores, load_reward, measure
 from equipoise.model import adapters
@@ -25,7 +29,7 @@ from equipoise.model.load import Loaded, load_policy, policy_tokenizer
 from equipoise.model.reward import RewardModel
 from equipoise.outcome import Scores, comparison_json, gate_before, only, unmeasured, verdict_json
 from equipoise.preparation import Prepared, StageData, prepare
-from equipoise.progress import Display
+from equipoise.progress import Display, training_note
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe
 from equipoise.records import InputError, Split, content_id
@@ -65,6 +69,7 @@ class Lab:
     prepared: Prepared
     policy: Loaded
     reward: RewardModel | None
+    team: Team
 
 
 def run_recipe(
@@ -75,9 +80,11 @@ def run_recipe(
     *,
     resume: bool = False,
     report: Callable[[Run], object] = lambda run: None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Run a recipe in the folder of `run`; `text` is the recipe as written, `report` writes report.html.
 
+    Of several processes the main one does this; the others `follow` and take part in its training.
     Raises InputError for what the user can mend (before anything expensive), TrainingStopped when a
     stage cannot go on.
     """
@@ -91,7 +98,7 @@ def run_recipe(
         _require_same_recipe(recipe, run)
         if run.finished:
             return _read_outcome(run)
-        lab = _begin(recipe, text, run, display)
+        lab = _begin(recipe, text, run, display, team)
         points = {"base": _scores_at(lab, "base", [])}
         _require_measurable(points["base"])
         for stage in recipe.stages:
@@ -115,8 +122,9 @@ def run_recipe(
         return _finish(lab, points, gates, kept, report)
 
 
-def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
+def _begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> Lab:
     """Everything that can fail because of the user's input happens here, before the first expensive step."""
+    require_trackers(recipe.trackers)
     display.say("preparing the pairs of every stage")
     prepared = prepare(recipe, policy_tokenizer(recipe.model), display)
     store = Store()
@@ -124,6 +132,8 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
     policy = load_policy(recipe.model)
     for number, stage in enumerate(recipe.stages):
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
+        require_shardable(team, recipe.model, stage, f"stages.{number}")
+        require_optimizer(stage.optim, f"stages.{number}.optim", policy.device)
     circumstances = _circumstances(prepared, policy, reward)
     if (run.folder / "provenance.json").is_file():
         _require_same_input(circumstances, run)
@@ -141,7 +151,7 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display) -> Lab:
         write_json(run.folder / "data" / "ledger.json", prepared.ledger.record())
     for sentence in ledgers.problems(prepared.ledger):
         display.say(f"warning: {sentence}")
-    return Lab(recipe, run, store, display, prepared, policy, reward)
+    return Lab(recipe, run, store, display, prepared, policy, reward, team)
 
 
 def _require_measurable(base: Scores) -> None:
@@ -200,40 +210,31 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
     run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])
     write_pairs(folder / "pairs.parquet", data.pairs)
     write_json(folder / "start.json", {"stack": [path.parent.name for path in stack], "reference": stage.reference})
-    model = adapters.attach(lab.policy, stack)
-    model = adapters.add(model, stage.lora, seed=seed, base_name=lab.recipe.model.id)
-    with engine(model, data.encoded, display.say) as scorer:
-        seen = _train_pairs(lab, stage, data, scorer, folder, stack, seed=seed)
-    _write_seen(run, stage.name, seen)
+    spec = lab.recipe.model  # `auto` would mean another precision where a process loads on another device
+    if spec.dtype == "auto" and not spec.quantization:
+        spec = spec.model_copy(update={"dtype": str(lab.policy.model.dtype).removeprefix("torch.")})
+    job = Job(spec, stage, data.encoded, [path.resolve() for path in stack], folder.resolve(), seed)
+    trackers = open_trackers(
+        lab.recipe.trackers, folder=run.folder, run_name=f"{run.name}-{folder.name}", config=resolved(lab.recipe)
+    )
+    watch = Watch(display, partial(_note_reference, lab, stage), _show_training(display, run, stage.name), trackers.log)
+    try:
+        with lab.team.working(job):
+            trained = train_adapter(job, lab.policy, lab.team, lab.store, watch)
+    finally:
+        trackers.finish()
+    lab.policy = trained.policy
+    _write_seen(run, stage.name, trained.seen)
     shutil.rmtree(folder / "adapter", ignore_errors=True)
-    adapters.save(model, folder / "adapter")
-    adapters.detach(model)
-    write_json(folder / "trained.json", {"seen": seen, "files": hashes(folder, "adapter/")})
+    adapters.save(trained.model, folder / "adapter")
+    adapters.detach(trained.model)
+    write_json(folder / "trained.json", {"seen": trained.seen, "files": hashes(folder, "adapter/")})
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _train_pairs(
-    lab: Lab, stage: Stage, data: StageData, scorer: PairScorer, folder: Path, stack: Sequence[Path], *, seed: int
-) -> dict[str, int]:
-    """Reference, then training; returns how many pairs of each source were seen."""
-    show = lab.display.begin(f"{stage.name}: reference", len(data.encoded))
-    with adapters.reference(scorer.model, stage.reference):
-        identity = adapters.stack_identity(lab.policy, stack if stage.reference == "previous" else [])
-        reference = reference_logprobs(scorer, identity, data.encoded, lab.store, lambda done: show(done=done))
+def _note_reference(lab: Lab, stage: Stage, reference: Reference) -> None:
     lab.display.say(f"{stage.name}: reference of {reference.reused} pairs reused, of {reference.computed} computed")
     lab.run.log("reference", stage=stage.name, reused=reference.reused, computed=reference.computed)
-    return train_stage(
-        scorer,
-        data.encoded,
-        reference.logps,
-        dpo=stage.dpo,
-        optim=stage.optim,
-        order=stage.order,
-        seed=seed,
-        folder=folder,
-        starts_at_reference=stage.reference == "previous" or not stack,
-        on_step=_show_training(lab.display, lab.run, stage.name),
-    )
 
 
 def _show_training(display: Display, run: Run, stage: str) -> Callable[[Progress], None]:
@@ -242,8 +243,13 @@ def _show_training(display: Display, run: Run, stage: str) -> Callable[[Progress
     def on_step(progress: Progress) -> None:
         if not show:
             show.append(display.begin(f"{stage}: training", progress.steps))
-        rate = f"{progress.pairs_per_s:.1f} pairs/s"
-        note = f"loss {progress.loss:.4f}  margin {progress.margin:+.3f}  right {progress.accuracy:.0%}  {rate}"
+        note = training_note(
+            loss=progress.loss,
+            margin=progress.margin,
+            accuracy=progress.accuracy,
+            pairs_per_s=progress.pairs_per_s,
+            tokens_per_s=progress.tokens_per_s,
+        )
         show[0](done=progress.step, note=note)
         if progress.step == progress.steps:
             run.log("trained", stage=stage, steps=progress.steps, pairs_per_s=round(progress.pairs_per_s, 2))

@@ -61,7 +61,7 @@ def ipo(
     chosen_tokens: Lengths = None,
     rejected_tokens: Lengths = None,
 ) -> Tensor:
-    """IPO, Azar et al. 2023, eq. 17, per token as its authors use it."""
+    """IPO, Azar et al. 2023, eq. 17 with tau = `beta`, per token as its authors use it."""
     chosen = _per_token(policy_chosen - reference_chosen, chosen_tokens)
     rejected = _per_token(policy_rejected - reference_rejected, rejected_tokens)
     return (chosen - rejected - 1 / (2 * beta)) ** 2
@@ -76,7 +76,10 @@ def robust(
     beta: float,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Robust DPO, Chowdhury et al. 2024, eq. 10: unbiased when a known share of the labels is flipped."""
+    """Robust DPO, Chowdhury et al. 2024, eq. 10: unbiased when a known share of the labels is flipped.
+
+    Not bounded below: with flips a growing margin is rewarded for ever.
+    """
     logits = beta * _log_ratio(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
     clean, flipped = -F.logsigmoid(logits), -F.logsigmoid(-logits)
     return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
@@ -124,7 +127,10 @@ def orpo(
     chosen_tokens: Lengths = None,
     rejected_tokens: Lengths = None,
 ) -> Tensor:
-    """ORPO, Hong et al. 2024, eq. 6 and 7: needs no reference; `beta` is the paper's lambda."""
+    """ORPO, Hong et al. 2024, eq. 6 and 7: needs no reference; `beta` is the paper's lambda.
+
+    Its likelihood term is that of the chosen answer alone, each pair counting the same.
+    """
     chosen, rejected = _per_token(policy_chosen, chosen_tokens), _per_token(policy_rejected, rejected_tokens)
     log_odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
     return -chosen - beta * F.logsigmoid(log_odds)
@@ -138,7 +144,7 @@ def apo_zero(
     *,
     beta: float,
 ) -> Tensor:
-    """APO-zero, D'Oosterlinck et al. 2024, eq. 7: for chosen answers better than the model's own."""
+    """APO-zero, D'Oosterlinck et al. 2024, eq. 7 plus 1: for chosen answers better than the model's own."""
     chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
     return 1 - torch.sigmoid(beta * chosen) + torch.sigmoid(beta * rejected)
 
@@ -151,7 +157,7 @@ def apo_down(
     *,
     beta: float,
 ) -> Tensor:
-    """APO-down, D'Oosterlinck et al. 2024, eq. 8: for chosen answers worse than the model's own."""
+    """APO-down, D'Oosterlinck et al. 2024, eq. 8 plus 1: for chosen answers worse than the model's own."""
     chosen, rejected = policy_chosen - reference_chosen, policy_rejected - reference_rejected
     return torch.sigmoid(beta * chosen) + 1 - torch.sigmoid(beta * (chosen - rejected))
 

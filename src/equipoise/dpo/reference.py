@@ -7,24 +7,30 @@ template or truncation cannot be served a wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from equipoise.dpo.distributed import ALONE, Team, TrainingStopped
 from equipoise.dpo.engine import PairScorer
+from equipoise.dpo.guards import forward_tokens
+from equipoise.dpo.room import Attempt, no_room
 from equipoise.model.chat import EncodedPair
 from equipoise.records import content_id
 from equipoise.store import Store
 
 SAVE_EVERY = 512
+"""Pairs after which every process hands over what it has computed."""
+Logps = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Chosen and rejected log-probability (nats) per pair id, and how many of them came from the store."""
 
-    logps: dict[str, tuple[float, float]]
+    logps: Logps
     reused: int
     computed: int
 
@@ -35,25 +41,58 @@ def reference_logprobs(
     pairs: Sequence[EncodedPair],
     store: Store,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    team: Team = ALONE,
 ) -> Reference:
     """Look up or compute the reference log-probabilities of `pairs` (the policy behind `scorer` already is the
     reference).
 
     Each pair is computed in a forward pass of its own: so its value does not depend, not even in the last
-    bit, on which other pairs happened to be in the store or in the mix.
+    bit, on which other pairs happened to be in the store or in the mix, or on the number of processes. The main
+    process reads and writes the store. Raises TrainingStopped where the memory does not suffice for a pair.
     """
     keys = {pair.id: content_id([pair.prompt, pair.chosen, pair.rejected]) for pair in pairs}
-    known = store.get("reference", identity)
-    missing = [pair for pair in {pair.id: pair for pair in pairs}.values() if keys[pair.id] not in known]
-    fresh: dict[str, tuple[float, float]] = {}
-    for number, pair in enumerate(missing, 1):
-        with torch.no_grad():
+    known = store.get("reference", identity) if team.main else {}
+    missing = team.share([pair for pair in {pair.id: pair for pair in pairs}.values() if keys[pair.id] not in known])
+    for start in range(0, len(missing), SAVE_EVERY):
+        some = missing[start : start + SAVE_EVERY]
+        fresh, failed = _computed(scorer, some, team, partial(_later, progress, start))
+        failures = [pair for pair in team.gather(failed) if pair]
+        if failures:
+            raise no_room(failures[0], forward_tokens(scorer, failures[0]), "reference")
+        found = {keys[id]: logps for part in team.gather(fresh) for id, logps in part.items()}
+        if team.main:
+            store.put("reference", identity, found)
+            known |= found
+    looked_up = team.share({id: _both(known, key) for id, key in keys.items()} if team.main else {})
+    return Reference(looked_up, reused=len(looked_up) - len(missing), computed=len(missing))
+
+
+def _computed(
+    scorer: PairScorer, pairs: Sequence[EncodedPair], team: Team, progress: Callable[[int], None]
+) -> tuple[Logps, EncodedPair | None]:
+    """This process's part of `pairs`: their log-probabilities by id, and the pair at which memory ran out."""
+    fresh: Logps = {}
+    own = pairs[team.index :: team.size]
+    rounds = -(-len(pairs) // team.size)
+    # Sharded layers are gathered in every forward pass, so every process must run the same number of them.
+    idle = [pairs[0]] * (rounds - len(own)) if team.sharded else []
+    for number, pair in enumerate([*own, *idle], 1):
+        attempt = Attempt()
+        with attempt, torch.no_grad():
             logps = scorer([pair])
-        fresh[keys[pair.id]] = (logps.chosen.item(), logps.rejected.item())
-        if number % SAVE_EVERY == 0 or number == len(missing):
-            store.put("reference", identity, fresh)
-            known |= fresh
-            fresh = {}
-        progress(number)
-    logps_by_id = {id: (float(known[key][0]), float(known[key][1])) for id, key in keys.items()}
-    return Reference(logps_by_id, reused=len(logps_by_id) - len(missing), computed=len(missing))
+            fresh |= {pair.id: (logps.chosen.item(), logps.rejected.item())} if number <= len(own) else {}
+        if attempt.failed and team.sharded:
+            raise TrainingStopped(str(no_room(pair, forward_tokens(scorer, pair), "reference")), alone=True)
+        if attempt.failed:
+            return fresh, pair
+        progress(min(number * team.size, len(pairs)))
+    return fresh, None
+
+
+def _later(progress: Callable[[int], None], start: int, done: int) -> None:
+    progress(start + done)
+
+
+def _both(known: Mapping[str, Sequence[float]], key: str) -> tuple[float, float]:
+    return float(known[key][0]), float(known[key][1])

@@ -18,10 +18,11 @@ def steps(pairs: int, epochs: float, batch_size: int) -> int:
 def learning_rate(step: int, *, total: int, peak: float, warmup: float, schedule: str) -> float:
     """Learning rate of optimiser step `step` (from 0) out of `total`.
 
-    Rises linearly to `peak` over the first `warmup` share of the steps, then falls to 0 as a half cosine or a
-    line, or stays. The first step is never 0, so that no step is wasted.
+    Rises over the first `warmup` share of the steps (rounded up) in equal parts, reaches `peak` at the step after
+    them, then falls as a half cosine or a line that would meet 0 one step after the last, or stays. So no step has
+    the rate 0 and is wasted: a single step of a stage has `peak`, or half of it where it is warm-up.
     """
-    rising = math.ceil(total * warmup)
+    rising = math.ceil(round(total * warmup, 9))  # 100 * 0.07 is a little more than 7
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     progress = (step - rising) / max(1, total - rising)

@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from os import devnull
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,18 @@ from torch import Tensor
 
 from equipoise.data.order import ORDERS
 from equipoise.dpo import checkpoint, schedule
+from equipoise.dpo.distributed import ALONE, Team, full
 from equipoise.dpo.engine import PairScorer
+from equipoise.dpo.guards import difference, reference_of, require_finite, stop_together
 from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.loss import LOSSES, PER_TOKEN, REFERENCE_FREE
 from equipoise.dpo.metrics import StepMetrics
+from equipoise.dpo.optimizer import make_optimizer
+from equipoise.dpo.room import Room
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
 from equipoise.recipe import Dpo, Optim
 from equipoise.run_folder import read_lines, write_lines
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on: the message names the step, the pairs and what to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,54 +58,64 @@ def train_stage(
     folder: Path,
     starts_at_reference: bool,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    trackers: Callable[[Mapping[str, Any], int], None] = lambda record, step: None,
+    say: Callable[[str], None] = print,
+    team: Team = ALONE,
 ) -> dict[str, int]:
-    """Train the trainable parameters of the policy behind `scorer` on `pairs`; return how many pairs of each source were seen.
+    """Train the policy behind `scorer` on `pairs`; return how many pairs of each source were seen.
 
     `reference` maps a pair's id to its chosen and rejected log-probabilities. `folder` receives
     `train.jsonl` (one line per optimiser step) and `checkpoints/`; a stage that was killed continues from
-    the last checkpoint to the same bits. Raises TrainingStopped on a loss that is not finite, or when the
-    policy does not equal the reference although it starts there.
+    the last checkpoint to the same bits. All processes of `team` call this together; the main one writes and
+    reports. Raises TrainingStopped on a loss that is not finite, when the policy does not equal the reference
+    although it starts there, or when memory does not suffice for a single pair.
     """
     accelerator = Accelerator(mixed_precision="no", cpu=next(scorer.parameters()).device.type == "cpu")
     parameters = trainable(scorer.model)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay)
-    policy, optimizer = accelerator.prepare(scorer, optimizer)
+    optimizer = make_optimizer(parameters.values(), optim)
     plan = batches(
         [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, order=order
     )
     sources = sorted({pair.source for pair in pairs})
+    torch.manual_seed(seed + team.index)  # dropout; each process draws its own
 
-    first = _resume(folder, parameters, optimizer.optimizer)
+    first, tokens = _resume(folder, parameters, optimizer, optim.micro_batch_tokens, team)
+    room = Room(tokens, scorer, team, folder, say)
     if first == 0 and starts_at_reference and dpo.loss not in REFERENCE_FREE:
-        require_start(scorer, [pairs[i] for i in plan[0]], reference, optim.micro_batch_tokens)
-    started, shown, tokens = time.monotonic(), 0, 0
-    with (folder / "train.jsonl").open("a", encoding="utf-8") as log:
+        _require_start(scorer, [pairs[i] for i in plan[0]], reference, room, team)
+    keep = partial(checkpoint.save, folder / "checkpoints", parameters, optimizer, team)
+    started, shown, seen_tokens = time.monotonic(), 0, 0
+    with (folder / "train.jsonl" if team.main else Path(devnull)).open("a", encoding="utf-8") as log:
         for step in range(first, len(plan)):
+            batch = [pairs[i] for i in plan[step]]
             rate = schedule.learning_rate(
                 step, total=len(plan), peak=optim.learning_rate, warmup=optim.warmup, schedule=optim.schedule
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = [pairs[i] for i in plan[step]]
-            metrics = StepMetrics(sources, accelerator.device)
-            for micro in scorer.micro_batches(batch, optim.micro_batch_tokens):
-                logps = policy(micro)
-                anchor = _reference_of(micro, reference, accelerator.device)
-                losses = pair_losses(logps, anchor, dpo)
-                accelerator.backward(losses.sum() / len(batch))
-                metrics.add([pair.source for pair in micro], losses, logps, anchor)
-            norm = accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm)
-            record = {"step": step + 1, "learning_rate": rate, "grad_norm": round(float(norm), 8)}
-            record |= {"beta": dpo.beta, **metrics.read(dpo.beta)}
-            _require_finite(record, batch, step)
+            for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step)):
+                optimizer.zero_grad()
+                metrics = StepMetrics(sources, accelerator.device)
+                with attempt:
+                    for micro, factor in team.portions(scorer, batch, room.tokens):
+                        anchor = reference_of(micro, reference, accelerator.device)
+                        losses, logps = _backward(accelerator, scorer, micro, anchor, dpo, factor / len(batch))
+                        if factor:
+                            metrics.add([pair.source for pair in micro], losses, logps, anchor)
+            team.sum_gradients(parameters.values())
+            team.sum_(metrics.sums)
+            norm = full(accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm))
+            record = {"step": step + 1, "learning_rate": rate, "beta": dpo.beta, "micro_batch_tokens": room.tokens}
+            record |= metrics.read(dpo.beta, grad_norm=norm)
+            require_finite(record, batch, step)
             optimizer.step()
-            optimizer.zero_grad()
             log.write(json.dumps(record) + "\n")
             log.flush()
-            shown, tokens = shown + len(batch), tokens + sum(pair.tokens for pair in batch)
-            on_step(_progress(record, step + 1, first, len(plan), shown, tokens, time.monotonic() - started))
+            trackers(record, step + 1)
+            shown, seen_tokens = shown + len(batch), seen_tokens + sum(pair.tokens for pair in batch)
+            on_step(_progress(record, step + 1, first, len(plan), shown, seen_tokens, time.monotonic() - started))
             if (step + 1) % optim.checkpoint_every == 0 and step + 1 < len(plan):
-                checkpoint.save(folder / "checkpoints", step + 1, parameters, optimizer.optimizer)
+                keep(step + 1, room.tokens)
     seen = [pairs[i].source for batch in plan for i in batch]
     return {source: seen.count(source) for source in sources}
 
@@ -141,61 +153,56 @@ def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) ->
     return losses
 
 
-def require_start(
-    scorer: PairScorer, pairs: Sequence[EncodedPair], reference: Mapping[str, tuple[float, float]], tokens: int
-) -> None:
-    """Check that the policy is the reference before the first step: every margin 0, so DPO's loss is ln 2.
+def _backward(
+    accelerator: Accelerator,
+    scorer: PairScorer,
+    micro: Sequence[EncodedPair],
+    anchor: tuple[Tensor, Tensor],
+    dpo: Dpo,
+    factor: float,
+) -> tuple[Tensor, PairLogps]:
+    """Add the gradient of `factor` times the losses of a micro-batch; returns the losses [batch] and what they are of.
 
-    Chosen and rejected are checked apart, since an equal drift of both would cancel out of the margin. The
-    tolerance is rounding: 1e-4 of the log-probability in fp32, 0.1 nats * sqrt(tokens) in 16 bits (the errors of
-    single tokens are independent). Raises TrainingStopped otherwise.
+    A function of its own, so that nothing holds the graph when memory ran out in the middle of it.
     """
-    exact = next(scorer.parameters()).dtype in (torch.float32, torch.float64)
-    for micro in scorer.micro_batches(pairs, tokens):
-        with torch.no_grad():
-            logps = scorer(micro)
-        anchors = _reference_of(micro, reference, logps.chosen.device)
-        sides = ((logps.chosen, anchors[0], logps.chosen_tokens), (logps.rejected, anchors[1], logps.rejected_tokens))
-        for policy, anchor, count in sides:
-            allowed = 1e-4 * (1 + anchor.abs()) if exact else 0.1 * count.sqrt()
-            off = (policy - anchor).abs() - allowed
-            if bool((off > 0).any()):
-                worst = int(off.argmax())
-                raise TrainingStopped(
-                    f"before the first step the policy differs from its reference by "
-                    f"{(policy - anchor)[worst].abs().item():.4g} nats on pair {micro[worst].id}; a stage must start "
-                    f"where its reference is. Look at the adapter stack and at the stored reference (kind "
-                    f"`reference` in the cache folder)"
-                )
+    logps = scorer(micro)
+    losses = pair_losses(logps, anchor, dpo)
+    accelerator.backward(losses.sum() * factor)
+    return losses.detach(), logps
 
 
-def _reference_of(
-    pairs: Sequence[EncodedPair], reference: Mapping[str, tuple[float, float]], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    both = torch.tensor([reference[pair.id] for pair in pairs], device=device)
-    return both[:, 0], both[:, 1]
+def _require_start(
+    scorer: PairScorer,
+    batch: Sequence[EncodedPair],
+    reference: Mapping[str, tuple[float, float]],
+    room: Room,
+    team: Team,
+) -> None:
+    """Raises TrainingStopped, in every process, where the policy is not the reference on the first batch."""
+    before, found = checkpoint.random_state(), None
+    for attempt in room.attempts(batch, "before the first step"):
+        with attempt:
+            found = difference(scorer, [micro for micro, _ in team.portions(scorer, batch, room.tokens)], reference)
+    stop_together(team, found)
+    checkpoint.set_random_state(before)  # dropout drew numbers
 
 
-def _require_finite(record: Mapping[str, Any], batch: Sequence[EncodedPair], step: int) -> None:
-    if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
-        ids = ", ".join(pair.id for pair in batch[:4])
-        raise TrainingStopped(
-            f"step {step + 1}: the loss is {record['loss']} and the gradient norm {record['grad_norm']}; "
-            f"training stops before this step. The batch has {len(batch)} pairs: {ids}, ... (ids as in pairs.parquet). "
-            f"Lower the learning rate, or look at these pairs"
-        )
-
-
-def _resume(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Restore the last checkpoint, cut the log back to it, and return the number of steps that are done."""
-    found = checkpoint.latest(folder / "checkpoints")
+def _resume(
+    folder: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tokens: int,
+    team: Team,
+) -> tuple[int, int]:
+    """Restore the last checkpoint and cut the log back to it; returns the steps that are done and the token budget."""
+    found = team.share(checkpoint.latest(folder / "checkpoints") if team.main else None)
     done = found.step if found else 0
     if found:
-        checkpoint.restore(found, parameters, optimizer)
+        checkpoint.restore(found, parameters, optimizer, team)
     log = folder / "train.jsonl"
-    if log.is_file():
+    if team.main and log.is_file():
         write_lines(log, [record for record in read_lines(log, partial=True) if record["step"] <= done])
-    return done
+    return done, min(tokens, found.tokens) if found else tokens
 
 
 def _progress(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,10 +95,12 @@ def load_policy(spec: ModelSpec, device: torch.device | None = None) -> Loaded:
     device = device or default_device()
     folder = model_folder(spec.id, spec.revision, what="model.id")
     dtype = _dtype(spec.dtype, device)
-    extra: dict[str, Any] = {"quantization_config": _nf4(device, dtype)} if spec.quantization else {}
+    extra = _nf4(device, dtype) if spec.quantization else {}
     model = _load(transformers.AutoModelForCausalLM.from_pretrained, folder, "model.id", spec, dtype, extra)
     tokenizer = policy_tokenizer(spec)
-    if not spec.quantization:
+    if spec.quantization:
+        _without_packing(model)
+    else:
         model.to(device)
     model.requires_grad_(False)
     model.eval()
@@ -228,15 +231,34 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def _nf4(device: torch.device, dtype: torch.dtype) -> Any:
-    """4-bit loading through bitsandbytes; raises InputError where this machine cannot."""
-    if device.type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+def _nf4(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` needs to load in 4 bits (NF4 with double quantisation, Dettmers et al. 2023, QLoRA).
+
+    Raises InputError where bitsandbytes is missing; what it cannot do on `device` it says itself while loading.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            "model.quantization: nf4 needs a CUDA GPU and `pip install equipoise[quant]`; leave it out on this machine"
+            "model.quantization: nf4 needs bitsandbytes: pip install 'equipoise[quant]', or leave it out here"
         )
-    return transformers.BitsAndBytesConfig(
+    if device.type == "cpu":
+        print("equipoise: model.quantization: nf4 on a CPU saves memory but is slower than no quantisation, since "
+              "every use of a weight unpacks it", file=sys.stderr)  # fmt: skip
+    config = transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _without_packing(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers on a CPU in the form through which gradients flow.
+
+    On CPUs with AVX512-BF16 bitsandbytes repacks a layer for inference as soon as it runs in eval mode on an input
+    without gradient, and from then on its product has no backward pass: adapters below it would get no gradient
+    through it, silently, once the reference has been computed. It also rounds to bf16, whatever the model's dtype.
+    """
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def _first_line(error: BaseException) -> str:
