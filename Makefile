@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check clean
+.PHONY: install demo test test-slow bench check clean
 
 install: .venv/installed
 
@@ -22,9 +22,12 @@ test: install            ## the normal suite
 test-slow: install       ## simulations and other long tests
 	$(BIN)/python -m pytest -m slow
 
+bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
+	$(BIN)/python benchmarks/dpo_step.py
+
 check: install           ## lint, formatting, types
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
 clean:

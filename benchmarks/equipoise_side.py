@@ -41,7 +41,6 @@ class Side:
             epochs=epochs,
             warmup=0.0,
             schedule="constant",
-            micro_batch_tokens=1024 if self.device == "cpu" else 4096,
         )
         lora = Lora(rank=RANK, alpha=ALPHA)
         self.options = {"dpo": dpo.model_dump(), "optim": optim.model_dump(), "lora": lora.model_dump()}

@@ -24,7 +24,7 @@ from equipoise.model.memory import tight_allocator
 from equipoise.recipe import ModelSpec, Stage
 
 DEFAULTS = {"kind": "Qwen3", "config": {}, "dtype": "float32", "rank": 8, "prompt": 350, "answer": 90, "pairs": 4,
-            "tokens": 1024, "plain": False, "checkpointing": False}  # fmt: skip
+            "tokens": 1024, "plain": False, "checkpointing": False, "tight": True}  # fmt: skip
 
 
 def make_config(setting: dict[str, Any]) -> Any:
@@ -64,8 +64,8 @@ def resident(key: str) -> int:
 def train(setting: dict[str, Any]) -> None:
     pairs, (_, stage) = make_pairs(setting), make_stage(setting)
     start = resident("VmRSS")
-    if setting["checkpointing"]:
-        tight_allocator()
+    if setting["tight"]:
+        assert tight_allocator()
     dtype = getattr(torch, setting["dtype"])
     model = transformers.AutoModelForCausalLM.from_config(make_config(setting), dtype=dtype).eval()
     model = adapters.add(model.requires_grad_(False), stage.lora, seed=0, base_name="")

@@ -1,9 +1,8 @@
-"""The forecast of memory: against measured peaks of real processes, and what follows from it."""
+"""The forecast of memory: against measured peaks of real processes with a tight allocator, and what follows from it."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,15 +42,25 @@ FAST = ("qwen3",)
 def forecast_of(setting: dict[str, Any]) -> StageForecast:
     config, (model, stage) = make_config(setting), make_stage(setting)
     dtype = getattr(torch, setting["dtype"])
-    made = StageForecast(config, shape_of(config), model, stage, make_pairs(setting), seed=0, dtype=dtype, device="cpu")
+    made = StageForecast(
+        config,
+        shape_of(config),
+        model,
+        stage,
+        make_pairs(setting),
+        seed=0,
+        dtype=dtype,
+        device="cpu",
+        tight=setting["tight"],
+    )
     if setting["plain"]:
         made.refused = "a test asks for the plain path"
     return made
 
 
-def measured(setting: dict[str, Any], **environment: str) -> dict[str, Any]:
+def measured(setting: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__).parent / "memory_worker.py"), json.dumps(setting)]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found
@@ -79,15 +88,13 @@ def test_forecast_against_a_measured_peak(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_without_fragmentation_the_forecast_is_of_live_tensors() -> None:
-    """glibc with a fixed threshold: live tensors and libraries alone, to 10 %."""
-    setting = DEFAULTS | SETTINGS["qwen3"]
-    parts = forecast_of(setting).parts(setting["tokens"], False)
-    found = measured(setting, MALLOC_MMAP_THRESHOLD_="262144")
-    live = parts.weights + parts.adapters + parts.activations + parts.vocabulary + 45 * MIB
-    above = found["peak"] - found["start"]
-    assert abs(live / above - 1) < 0.10, f"live {live / MIB:.0f} MiB, measured {above / MIB:.0f}"
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_glibc_as_it_comes_holds_more() -> None:
+    """Without a tight allocator live tensors are a lower bound only: no figure is within 15 % of every repetition."""
+    setting = DEFAULTS | SETTINGS["qwen3"] | {"tight": False}
+    found = measured(setting)
+    least = forecast_of(setting | {"tight": True}).parts(setting["tokens"], False)
+    assert found["peak"] - found["start"] > 0.95 * (least.total - least.process), found
 
 
 def test_layers_add_up() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ import torch
 
 from equipoise.data import ledger as ledgers
 from equipoise.dpo import schedule
-from equipoise.dpo.packing import micro_batches, padded_length
+from equipoise.dpo.cost import Rates, measure_rates, operations, seconds
+from equipoise.dpo.forecast import StageForecast
+from equipoise.dpo.packing import token_budget
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats import smallest_effect
 from equipoise.measure import keep_base_scores, known_base_scores, measure_model
 from equipoise.model.generate import CPU_ROWS
 from equipoise.model.load import default_device, model_config, model_folder, policy_tokenizer
-from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of, training_bytes
+from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of
 from equipoise.outcome import only
 from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
 from equipoise.records import Item
+from equipoise.stages import stage_seed
 
 FLIPPED = 0.10
 """Assumed share of exact-match items whose score changes, where no spread is known."""
@@ -34,6 +37,8 @@ CORRELATION = 0.5
 """Assumed correlation of before and after, where only the spread of the base model is known."""
 START_SECONDS = 10
 """Imports and loading."""
+GENERATION_SHARE = 0.25
+"""Share of a matrix product's speed that generation reaches."""
 WITHIN_GROUP = 0.2
 """Assumed correlation of the differences of items that share a document."""
 SMALL = 20_000_000
@@ -54,11 +59,12 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
             recipe.model, [], prepared.items, recipe.reward, recipe.evaluation, seed=recipe.seed, display=display
         )
         keep_base_scores(recipe, prepared.items, scores)
-    rate = _matmul_rate()
-    stages = [_stage(recipe, number, prepared.stages[number], shape, rate) for number in range(len(recipe.stages))]
+    rates = measure_rates(default_device(), _dtype(recipe))
+    stages = [_stage(recipe, number, data, config, shape, rates) for number, data in enumerate(prepared.stages)]
     problems = ledgers.problems(prepared.ledger)
     problems += _memory_problems(stages) + _position_problems(recipe, config)
     notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
+    notes += _memory_notes(stages)
     notes += [] if weights else ["the folder has no weights: a run would stop; everything else is planned"]
     if scores is None:
         notes.append("the base model was not scored: use --measure to see its floors, ceilings and spreads")
@@ -82,7 +88,9 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
         "evaluation": {name: _task(recipe, name, items, scores) for name, items in prepared.items.items()},
         "evaluations": len(recipe.stages) + 1,
         "seconds": round(
-            sum(stage["seconds"] for stage in stages) + _evaluation_seconds(recipe, prepared, shape, rate), 1
+            sum(stage["seconds"] for stage in stages)
+            + _evaluation_seconds(recipe, prepared, shape, GENERATION_SHARE * rates.products),
+            1,
         ),
         "memory": {"available": machine_memory(), "device": default_device().type},
         "problems": problems,
@@ -113,57 +121,49 @@ class RoughTokenizer:
         return {"input_ids": [zlib.crc32(text[i : i + 4].encode()) for i in range(0, len(text), 4)]}
 
 
-def _stage(recipe: Recipe, number: int, data: StageData, shape: Shape, rate: float) -> dict[str, Any]:
+def _stage(recipe: Recipe, number: int, data: StageData, config: Any, shape: Shape, rates: Rates) -> dict[str, Any]:
     stage = recipe.stages[number]
-    groups = micro_batches(data.encoded, stage.optim.micro_batch_tokens)
-    padded = [2 * len(group) * max(map(padded_length, group)) for group in groups]
-    answers = [sum(len(pair.chosen) + len(pair.rejected) for pair in group) for group in groups]
     loras = [lora_parameters(shape, earlier.lora) for earlier in recipe.stages[: number + 1]]
-    seen = schedule.pairs_to_see(len(data.encoded), stage.optim.epochs)
-    tokens = sum(pair.tokens for pair in data.encoded)
-    share = seen / len(data.encoded)
-    memory = training_bytes(
+    forecast = StageForecast(
+        config,
         shape,
-        loras=loras,
-        tokens=max(padded),
-        answer_tokens=max(answers),
-        dtype_bytes=_dtype_bytes(recipe),
-        quantization=recipe.model.quantization,
+        recipe.model,
+        stage,
+        data.encoded,
+        seed=stage_seed(recipe.seed, number + 1),
+        dtype=_dtype(recipe),
+        device=default_device().type,
+        earlier=loras[:-1],
     )
-    # Forward through frozen weights, backward to the activations: 4 operations per weight and token.
-    operations = 4 * shape.parameters * tokens * share + 2 * shape.parameters * tokens
-    overhead = len(groups) * (share + 0.5) * shape.layers * 0.004
+    plan = forecast.forecast(machine_memory())
+    work = operations(shape, config, data.encoded, plan, stage.optim.epochs)
     return {
         "name": stage.name,
         "pairs": len(data.encoded),
         "by_source": {name: sum(pair.source == name for pair in data.encoded) for name in stage.mix.sources},
-        "pairs_seen": seen,
-        "tokens": tokens,
-        "tokens_seen": round(tokens * share),
-        "longest": max(padded_length(pair) for pair in data.encoded),
+        "pairs_seen": schedule.pairs_to_see(len(data.encoded), stage.optim.epochs),
+        "tokens": sum(pair.tokens for pair in data.encoded),
+        "tokens_seen": plan.plain_tokens,
+        "stream_tokens": plan.tokens,
+        "refused": plan.refused,
+        "longest": forecast.longest,
         "steps": schedule.steps(len(data.encoded), stage.optim.epochs, stage.optim.batch_size),
+        "micro_batches": plan.micro_batches,
+        "micro_batch_tokens": plan.choice.tokens,
+        "asked_tokens": token_budget(stage.optim.micro_batch_tokens, default_device().type),
+        "checkpointing": plan.choice.checkpointing,
+        "fits": plan.choice.fits,
         "lora_parameters": loras[-1],
-        "memory": memory,
-        "seconds": round(operations / rate + overhead, 1),
+        "memory": plan.parts.total,
+        "memory_parts": asdict(plan.parts),
+        "operations": asdict(work),
+        "seconds": round(seconds(work, plan, rates, stage.optim.epochs), 1),
     }
 
 
-def _dtype_bytes(recipe: Recipe) -> int:
-    on_cuda = default_device().type == "cuda"
-    return {"float32": 4, "auto": 2 if on_cuda else 4}.get(recipe.model.dtype, 2)
-
-
-def _matmul_rate() -> float:
-    """Operations per second that training reaches here: a quarter of a measured matrix product."""
-    device = default_device()
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a, b = (torch.randn(1024, 1024, device=device, dtype=dtype) for _ in range(2))
-    (a @ b).sum().item()
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.2:
-        (a @ b).sum().item()
-        count += 1
-    return 0.25 * count * 2 * 1024**3 / (time.perf_counter() - started)
+def _dtype(recipe: Recipe) -> torch.dtype:
+    auto = torch.bfloat16 if default_device().type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(recipe.model.dtype, auto)
 
 
 def _evaluation_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: float) -> float:
@@ -211,11 +211,28 @@ def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str,
 def _memory_problems(stages: Sequence[Mapping[str, Any]]) -> list[str]:
     available = machine_memory()
     return [
-        f"stage {stage['name']}: about {stage['memory'] / 2**30:.1f} GiB are needed, this machine has "
-        f"{available / 2**30:.1f}; lower optim.micro_batch_tokens"
+        f"stage {stage['name']}: about {stage['memory'] / 2**30:.1f} GiB are needed, even for the longest pair alone "
+        f"and with layers recomputed; this machine has {available / 2**30:.1f}: lower dpo.max_length or "
+        f"lora.rank, or take a smaller model"
         for stage in stages
-        if stage["memory"] > 0.95 * available
+        if not stage["fits"]
     ]
+
+
+def _memory_notes(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a stage does otherwise than asked, because of memory or of the model."""
+    notes = []
+    for stage in stages:
+        if stage["micro_batch_tokens"] < stage["asked_tokens"]:
+            notes.append(
+                f"stage {stage['name']}: {stage['micro_batch_tokens']} tokens per forward pass fit into memory, not "
+                f"{stage['asked_tokens']}"
+            )
+        if stage["checkpointing"]:
+            notes.append(f"stage {stage['name']}: layers are computed again in the backward pass, to save memory")
+        if stage["refused"]:
+            notes.append(f"stage {stage['name']}: prompts are not shared between two answers: {stage['refused']}")
+    return notes
 
 
 def _position_problems(recipe: Recipe, config: Any) -> list[str]:

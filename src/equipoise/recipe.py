@@ -132,8 +132,8 @@ class Optim(Part):
     """Passes over the mix; fractions are allowed."""
     batch_size: PositiveInt = 64
     """Pairs per optimiser step, whatever the packing."""
-    micro_batch_tokens: PositiveInt = 4096
-    """Tokens per forward pass: only speed and memory depend on it, not the result."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Tokens per forward pass (default: 1024 on a CPU, 4096 on a GPU); the result depends on it by rounding only."""
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise.dpo.distributed import ALONE, Team, TrainingStopped
+from equipoise.dpo.distributed import Team, TrainingStopped
 from equipoise.dpo.engine import PairScorer
+from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.packing import padded_length, stream_length
 from equipoise.model.chat import EncodedPair
 
@@ -27,45 +28,28 @@ def forward_tokens(scorer: PairScorer, pair: EncodedPair) -> int:
     return stream_length(pair) if scorer.shared else 2 * padded_length(pair)
 
 
-def require_start(
-    scorer: PairScorer,
-    pairs: Sequence[EncodedPair],
-    reference: Mapping[str, tuple[float, float]],
-    tokens: int,
-) -> None:
-    """Raises TrainingStopped where the policy is not the reference; see `difference`."""
-    stop_together(ALONE, difference(scorer, scorer.micro_batches(pairs, tokens), reference))
-
-
 def difference(
-    scorer: PairScorer, micro_batches: Iterable[Sequence[EncodedPair]], reference: Mapping[str, tuple[float, float]]
+    pairs: Sequence[EncodedPair], logps: PairLogps, anchors: tuple[Tensor, Tensor], *, exact: bool
 ) -> str | None:
-    """How the policy differs from the reference before the first step, where every margin must be 0 and so DPO's
-    loss ln 2; None where it does not.
+    """How the policy differs from its reference before the first step, where every margin must be 0 and so DPO's loss
+    ln 2; None where it does not.
 
     Chosen and rejected are checked apart, since an equal drift of both would cancel out of the margin. The
-    tolerance is rounding: 1e-4 of the log-probability in fp32, 0.1 nats * sqrt(tokens) in 16 bits (the errors of
-    single tokens are independent).
+    tolerance is rounding: 1e-4 of the log-probability if `exact` (fp32), 0.1 nats * sqrt(tokens) in 16 bits (the
+    errors of single tokens are independent).
     """
-    exact = next(scorer.parameters()).dtype in (torch.float32, torch.float64)
-    found = None
-    for micro in micro_batches:  # all of them, since other processes may wait for each
-        with torch.no_grad():
-            logps = scorer(micro)
-        anchors = reference_of(micro, reference, logps.chosen.device)
-        sides = ((logps.chosen, anchors[0], logps.chosen_tokens), (logps.rejected, anchors[1], logps.rejected_tokens))
-        for policy, anchor, count in sides:
-            allowed = 1e-4 * (1 + anchor.abs()) if exact else 0.1 * count.sqrt()
-            off = (policy - anchor).abs() - allowed
-            if found is None and bool((off > 0).any()):
-                worst = int(off.argmax())
-                found = (
-                    f"before the first step the policy differs from its reference by "
-                    f"{(policy - anchor)[worst].abs().item():.4g} nats on pair {micro[worst].id}; a stage must start "
-                    f"where its reference is. Look at the adapter stack and at the stored reference (kind "
-                    f"`reference` in the cache folder)"
-                )
-    return found
+    sides = ((logps.chosen, anchors[0], logps.chosen_tokens), (logps.rejected, anchors[1], logps.rejected_tokens))
+    for policy, anchor, count in sides:
+        off = (policy - anchor).detach().abs()
+        excess = off - (1e-4 * (1 + anchor.abs()) if exact else 0.1 * count.sqrt())
+        if bool((excess > 0).any()):
+            worst = int(excess.argmax())
+            return (
+                f"before the first step the policy differs from its reference by {off[worst].item():.4g} nats on pair "
+                f"{pairs[worst].id}; a stage must start where its reference is. Look at the adapter stack and at the "
+                f"stored reference (kind `reference` in the cache folder)"
+            )
+    return None
 
 
 def require_finite(record: Mapping[str, Any], batch: Sequence[EncodedPair], step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from torch import Tensor
 
 from equipoise.dpo.distributed import Ended, Team, TrainingStopped, join, leave, lost, whole
 from equipoise.dpo.engine import PairScorer, engine
+from equipoise.dpo.fit import fit
+from equipoise.dpo.packing import token_budget
+from equipoise.dpo.recompute import recomputed
 from equipoise.dpo.reference import Reference, reference_logprobs
 from equipoise.dpo.train import Progress, train_stage
 from equipoise.model import adapters
 from equipoise.model.chat import EncodedPair
 from equipoise.model.load import Loaded, load_policy
+from equipoise.model.memory import FP32, Choice, tight_allocator
 from equipoise.progress import Display, Silent
 from equipoise.recipe import ModelSpec, Stage
 from equipoise.records import InputError
@@ -77,8 +82,11 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
 
     Raises TrainingStopped, in all of them, when the stage cannot go on.
     """
+    choice = team.decide(lambda: _fit(job, policy, team, watch))
+    assert choice is not None  # the main process found one
     model = _with_adapters(job, policy)
-    with engine(model, job.pairs, watch.display.say, decide=team.decide) as scorer:
+    again = recomputed(model) if choice.checkpointing else nullcontext()
+    with engine(model, job.pairs, watch.display.say, decide=team.decide) as scorer, again:
         team.shard(scorer)
         reference = _reference(job, policy, scorer, team, store, watch)
         seen = train_stage(
@@ -86,7 +94,7 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
             job.pairs,
             reference.logps,
             dpo=job.stage.dpo,
-            optim=job.stage.optim,
+            optim=job.stage.optim.model_copy(update={"micro_batch_tokens": choice.tokens}),
             order=job.stage.order,
             seed=job.seed,
             folder=job.folder,
@@ -159,6 +167,18 @@ def follow(team: Team) -> None:
             if stopped.alone:
                 raise
             policy = None  # the main process knows as well, and says so
+
+
+def _fit(job: Job, policy: Loaded, team: Team, watch: Watch) -> Choice:
+    """How the stage trains in the memory of this machine; sharded weights are not forecast."""
+    if team.sharded:
+        asked = token_budget(job.stage.optim.micro_batch_tokens, policy.device.type)
+        return Choice(asked, checkpointing=False, fits=True)
+    earlier = [(folder / "adapter_model.safetensors").stat().st_size // FP32 for folder in job.stack]
+    choice = fit(policy, job.model, job.stage, job.pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
+    if choice.checkpointing and policy.device.type == "cpu":
+        tight_allocator()  # otherwise the heap keeps what recomputation saves
+    return choice
 
 
 def _with_adapters(job: Job, policy: Loaded) -> Any:

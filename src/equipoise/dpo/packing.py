@@ -87,6 +87,11 @@ def micro_batches(pairs: Sequence[EncodedPair], tokens: int, *, shared: bool) ->
     return list(_fitted(pairs, tokens) if shared else _padded(pairs, tokens))
 
 
+def token_budget(asked: int | None, device: str) -> int:
+    """Tokens of one forward pass on `device` (`cpu`, `cuda`): a CPU gains nothing from more, a GPU does."""
+    return asked or (1024 if device == "cpu" else 4096)
+
+
 def stream_length(pair: EncodedPair) -> int:
     """Tokens of a pair in a stream."""
     return len(pair.prompt) + len(pair.chosen) + len(pair.rejected)

@@ -18,7 +18,7 @@ from torch import Tensor
 from equipoise.dpo.logprobs import PairLogps, pair_logprobs
 from equipoise.dpo.lora import fused
 from equipoise.dpo.norms import fused_norms
-from equipoise.dpo.packing import pack, padded_length
+from equipoise.dpo.packing import pack
 from equipoise.dpo.streams import Unsupported, decoder_of, installed, output_head, stream_hidden, stream_logprobs
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
@@ -86,7 +86,7 @@ def _ropes(parameters: Any) -> list[Mapping[str, Any]]:
 
 def disproof(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
     """How streams with fused layers differ from the model's own code; None where they do not."""
-    pair, longest = pairs[0], max(pairs, key=lambda pair: (padded_length(pair), pair.id))
+    pair, longest = pairs[0], max(pairs, key=lambda pair: (len(pair.prompt) + len(pair.rejected), pair.id))
     short = replace(
         pair,
         prompt=pair.prompt[-PROBE_PROMPT:],
@@ -125,17 +125,16 @@ def _of_gradients(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
 
 
 def _of_length(model: Any, pair: EncodedPair) -> str | None:
-    """Hidden states of a whole pair: windows, chunks and positions that a short one does not reach."""
+    """Hidden states of a whole pair, without its chosen answer: windows, chunks and positions that a short pair does
+    not reach."""
     device = next(model.parameters()).device
-    prompt = len(pair.prompt)
     with torch.no_grad():
-        own = []
-        for answer in (pair.chosen, pair.rejected):
-            tokens = torch.tensor([pair.prompt + answer], device=device)
-            own.append(decoder_of(model)(input_ids=tokens, use_cache=False).last_hidden_state[0])
-        expected = torch.cat((own[0], own[1][prompt:]))
+        tokens = torch.tensor([pair.prompt + pair.rejected], device=device)
+        expected = decoder_of(model)(input_ids=tokens, use_cache=False).last_hidden_state[0]
         with fused(model), fused_norms(model), installed(model):
             found = stream_hidden(model, pack([pair]).to(device))
+    at = len(pair.prompt)
+    found = torch.cat((found[:at], found[at + len(pair.chosen) :]))
     # Row by row: a difference that begins late must not drown in the rows before it.
     scale = expected.float().norm(dim=1).clamp_min(1e-6)
     error = float(((found - expected).float().norm(dim=1) / scale).max())

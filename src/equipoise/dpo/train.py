@@ -25,6 +25,7 @@ from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.loss import LOSSES, PER_TOKEN, REFERENCE_FREE
 from equipoise.dpo.metrics import StepMetrics
 from equipoise.dpo.optimizer import make_optimizer
+from equipoise.dpo.packing import token_budget
 from equipoise.dpo.room import Room
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
@@ -79,10 +80,11 @@ def train_stage(
     sources = sorted({pair.source for pair in pairs})
     torch.manual_seed(seed + team.index)  # dropout; each process draws its own
 
-    first, tokens = _resume(folder, parameters, optimizer, optim.micro_batch_tokens, team)
+    budget = token_budget(optim.micro_batch_tokens, accelerator.device.type)
+    first, tokens = _resume(folder, parameters, optimizer, budget, team)
     room = Room(tokens, scorer, team, folder, say)
-    if first == 0 and starts_at_reference and dpo.loss not in REFERENCE_FREE:
-        _require_start(scorer, [pairs[i] for i in plan[0]], reference, room, team)
+    unmoved = 0 if starts_at_reference and dpo.loss not in REFERENCE_FREE else None
+    exact = scorer.model.dtype.itemsize > 2
     keep = partial(checkpoint.save, folder / "checkpoints", parameters, optimizer, team)
     started, shown, seen_tokens = time.monotonic(), 0, 0
     with (folder / "train.jsonl" if team.main else Path(devnull)).open("a", encoding="utf-8") as log:
@@ -95,13 +97,17 @@ def train_stage(
                 group["lr"] = rate
             for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step)):
                 optimizer.zero_grad()
-                metrics = StepMetrics(sources, accelerator.device)
+                metrics, wrong = StepMetrics(sources, accelerator.device), None
                 with attempt:
                     for micro, factor in team.portions(scorer, batch, room.tokens):
                         anchor = reference_of(micro, reference, accelerator.device)
                         losses, logps = _backward(accelerator, scorer, micro, anchor, dpo, factor / len(batch))
                         if factor:
                             metrics.add([pair.source for pair in micro], losses, logps, anchor)
+                        if step == unmoved:
+                            wrong = wrong or difference(micro, logps, anchor, exact=exact)
+            if step == unmoved:
+                stop_together(team, wrong)
             team.sum_gradients(parameters.values())
             team.sum_(metrics.sums)
             norm = full(accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm))
@@ -169,22 +175,6 @@ def _backward(
     losses = pair_losses(logps, anchor, dpo)
     accelerator.backward(losses.sum() * factor)
     return losses.detach(), logps
-
-
-def _require_start(
-    scorer: PairScorer,
-    batch: Sequence[EncodedPair],
-    reference: Mapping[str, tuple[float, float]],
-    room: Room,
-    team: Team,
-) -> None:
-    """Raises TrainingStopped, in every process, where the policy is not the reference on the first batch."""
-    before, found = checkpoint.random_state(), None
-    for attempt in room.attempts(batch, "before the first step"):
-        with attempt:
-            found = difference(scorer, [micro for micro, _ in team.portions(scorer, batch, room.tokens)], reference)
-    stop_together(team, found)
-    checkpoint.set_random_state(before)  # dropout drew numbers
 
 
 def _resume(

@@ -1,9 +1,10 @@
-"""The forecast: parameters and peak memory of a training step, from a model's configuration alone."""
+"""What a model and its adapters weigh, what a process and its allocator add, and what to do where it does not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ import transformers
 from equipoise.recipe import Lora
 
 FP32 = 4
+MIB = 2**20
+SHARE = 0.9
+"""Share of a device's memory that a forecast may fill."""
+PROCESS = {"cpu": 460 * MIB, "cuda": 500 * MIB}
+"""CPU: resident memory after `import equipoise.stages`, measured (docs/memory.md). CUDA: assumed, not measured."""
+LIBRARIES = {"cpu": 45 * MIB, "cuda": 64 * MIB}
+"""CPU: what appears with the first products (kernels, scratch), measured. CUDA: cuBLAS's workspace, assumed."""
+FRAGMENTATION = {"cpu": 0.12, "cuda": 0.1}
+"""What an allocator holds above live tensors, as a share of what comes and goes. CPU: glibc 2.36 held between nothing
+and a third, and identical processes differed by up to 18 % of their peak (docs/memory.md): the middle, so that the
+peak of a process is met within 15 %. `tight_allocator` makes it 0. CUDA: assumed, not measured."""
+M_MMAP_THRESHOLD, LARGE = -3, 256 * 2**10
+"""glibc's name of the option (malloc.h), and bytes from which a block is the system's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +84,94 @@ def weight_bytes(shape: Shape, dtype_bytes: int, quantization: str | None) -> in
     return int(linear * 4.127 / 8 + (shape.parameters - linear) * 2)
 
 
-def training_bytes(
-    shape: Shape, *, loras: Sequence[int], tokens: int, answer_tokens: int, dtype_bytes: int, quantization: str | None
-) -> int:
-    """Peak bytes of a training step with `tokens` in one forward pass, `answer_tokens` of them in answers.
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """Bytes at the peak of training, by what they are for."""
 
-    Frozen weights; the last of `loras` with gradient and two moments in fp32, earlier ones as weights; what
-    the backward pass keeps of every layer (block inputs, normalised inputs, attention's and the feed-forward
-    part's intermediate results, each also in the form in which its adapter reads it); logits of every position
-    with their gradient, and those of answers in fp32.
+    process: int
+    """Interpreter and libraries (CPU), the context and its libraries (CUDA)."""
+    weights: int
+    adapters: int
+    """All adapters in fp32; for the one that is trained its gradient and moments as well."""
+    activations: int
+    vocabulary: int
+    """What logits of answers add to the peak."""
+    allocator: int
+    """What the allocator holds without being asked: see FRAGMENTATION."""
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return sum(asdict(self).values())
+
+
+def memory_parts(
+    weights: int, adapters: int, activations: int, vocabulary: int, *, device: str, tight: bool
+) -> MemoryParts:
+    """Add what a process and its allocator need on `device` (`cpu` or `cuda`); `tight` is after `tight_allocator`."""
+    share = 0.0 if tight and device == "cpu" else FRAGMENTATION[device]
+    held = LIBRARIES[device] + int(share * (activations + vocabulary))
+    return MemoryParts(PROCESS[device], weights, adapters, activations, vocabulary, held)
+
+
+def adapter_bytes(loras: Sequence[int], optimizer: str) -> int:
+    """Adapters of `loras` parameters each in fp32; the last with its gradient and two moments (8 bits: 1 byte each)."""
+    moments = 2 * FP32 if optimizer == "adamw" else 2
+    return sum(loras) * FP32 + (loras[-1] * (FP32 + moments) if loras else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a stage trains: tokens per forward pass, and whether layers are recomputed in the backward pass."""
+
+    tokens: int
+    checkpointing: bool
+    fits: bool
+
+
+def choose(peak: Callable[[int, bool], int], *, tokens: int, longest: int, available: int) -> Choice:
+    """The cheapest way to train within SHARE of `available` bytes; `peak(tokens, checkpointing)` is the forecast.
+
+    First fewer tokens per forward pass, which costs next to nothing, down to the longest pair alone; then
+    recomputation, which costs about a third more time, with as many tokens as fit.
     """
-    adapters = sum(loras) * FP32 + (loras[-1] * 3 * FP32 if loras else 0)
+    smallest = max(1, min(tokens, longest))
+    budgets = [tokens]
+    while budgets[-1] > smallest:
+        budgets.append(max(smallest, budgets[-1] // 2))
+    for checkpointing in (False, True):
+        if peak(smallest, checkpointing) > SHARE * available:
+            continue
+        for budget in budgets:
+            if peak(budget, checkpointing) <= SHARE * available:
+                return Choice(budget, checkpointing, True)
+    return Choice(smallest, True, False)
+
+
+def needs_checkpointing(peak: Callable[[int, bool], int], *, tokens: int, longest: int, available: int) -> bool:
+    """Whether no token budget fits unless layers are recomputed; see `choose`."""
+    return choose(peak, tokens=tokens, longest=longest, available=available).checkpointing
+
+
+def tight_allocator() -> bool:
+    """Let glibc give every large tensor back to the system when it is freed; False where there is no glibc.
+
+    By default glibc raises its threshold as it goes and keeps freed blocks on its heap, where tensors of other
+    sizes then do not fit. A fixed threshold costs about a fifth more CPU time in page faults.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGE))
+
+
+def rough_bytes(shape: Shape, *, tokens: int, answer_tokens: int, dtype_bytes: int) -> tuple[int, int]:
+    """Activations and vocabulary of a plain forward and backward pass, where the model's code cannot be traced.
+
+    Activations: block inputs, normalised inputs, attention's and the feed-forward part's intermediate results,
+    each also in the form in which its adapter reads it; too much rather than too little.
+    """
     per_layer = 8 * shape.hidden + 3 * shape.attention + 3 * shape.feed_forward
-    activations = tokens * shape.layers * per_layer * dtype_bytes
     logits = tokens * shape.vocabulary * 2 * dtype_bytes + answer_tokens * shape.vocabulary * 3 * FP32
-    return weight_bytes(shape, dtype_bytes, quantization) + adapters + activations + logits
+    return tokens * shape.layers * per_layer * dtype_bytes, logits
 
 
 def machine_memory() -> int:
