@@ -133,7 +133,18 @@ def test_plan_before_anything_expensive(tmp_path: Path) -> None:
     assert plan["evaluation"]["mt_bench"]["dev"] + plan["evaluation"]["mt_bench"]["test"] == 10
     assert plan["evaluation"]["mt_bench"]["base_mean"] is not None
     assert not (tmp_path / "runs").exists()
-    assert "Training" in invoke("plan", recipe).output
+    shown = invoke("plan", recipe).output
+    assert "Training" in shown and "Memory in training (GiB; cpu: " in shown and "vocabulary" in shown
+
+
+def test_plan_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    recipe = make_experiment(tmp_path)
+    here, there = (json.loads(invoke("plan", recipe, "--json", *more).stdout) for more in ([], ["--gpu", "24"]))
+    assert there["memory"] == {"available": 24 * 2**30, "device": "cuda"}
+    assert [stage["micro_batch_tokens"] for stage in here["stages"]] == [1024, 1024]
+    assert [stage["micro_batch_tokens"] for stage in there["stages"]] == [4096, 4096]
+    # bf16 instead of fp32 on a CPU
+    assert 2 * there["stages"][0]["memory_parts"]["weights"] == here["stages"][0]["memory_parts"]["weights"]
 
 
 def test_plan_of_a_configuration_without_weights(tmp_path: Path) -> None:

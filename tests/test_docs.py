@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,12 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_every_loss_is_documented() -> None:
     text = (ROOT / "docs" / "losses.md").read_text()
     assert all(f"| `{name}` |" in text for name in LOSSES)
+
+
+def test_the_table_of_the_benchmark_is_that_of_its_result() -> None:
+    """benchmarks/table.py prints it from benchmarks/results/dpo_step.json."""
+    folder = ROOT / "benchmarks"
+    command = [sys.executable, folder / "table.py", folder / "results" / "dpo_step.json"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert page.partition("<!-- benchmarks/table.py -->\n")[2].partition("\n<!-- end -->")[0] == printed.strip()

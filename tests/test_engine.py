@@ -12,6 +12,7 @@ import transformers
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from equipoise.dpo.engine import engine
+from equipoise.dpo.norms import fused_norms
 from equipoise.model import adapters
 from equipoise.model.chat import EncodedPair
 from equipoise.recipe import Lora
@@ -191,6 +192,19 @@ def test_after_the_engine_the_model_is_as_before() -> None:
     assert torch.equal(separately(model, MANY).chosen, before)
     assert {name: vars(module).get("forward") for name, module in model.named_modules()} == forwards
     assert model.config._attn_implementation == "eager"
+
+
+def test_norms_are_told_apart_however_uneven_their_weights() -> None:
+    """Gemma multiplies by 1 + w: beside a weight of 200 the 1 is lost in bf16's rounding."""
+    model = make_decoder("Gemma", torch.bfloat16)
+    norm = model.model.norm
+    norm.weight[0] = 200.0
+    x = torch.randn(3, len(norm.weight)).bfloat16()
+    expected = norm(x).float()
+    with fused_norms(norm) as count:
+        found = norm(x).float()
+    assert count == 1
+    assert torch.allclose(found, expected, rtol=2e-2, atol=2e-2)
 
 
 class Louder(Tripled):

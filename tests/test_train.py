@@ -377,6 +377,24 @@ def test_references_are_computed_once_whatever_the_mix(policy: Loaded, tmp_path:
     assert second.logps == other.logps  # to the last bit, although they were computed in other company
 
 
+def test_references_of_another_way_are_not_taken_over(policy: Loaded, tmp_path: Path) -> None:
+    """Streams and padded sequences round differently."""
+    pairs, store = encoded(policy, 4), Store(tmp_path / "store")
+    plain = reference_logprobs(PairScorer(policy.model, shared=False), "x", pairs, store)
+    with engine(policy.model, pairs) as scorer:
+        assert scorer.shared
+        streams = reference_logprobs(scorer, "x", pairs, store)
+    assert (plain.computed, streams.reused, streams.computed) == (4, 0, 4)
+
+
+def test_a_reference_that_is_no_number_stops_with_the_pair_named(policy: Loaded, tmp_path: Path) -> None:
+    pairs = encoded(policy, 3)
+    policy.model.get_decoder().norm.weight.fill_(math.nan)
+    with pytest.raises(TrainingStopped, match=f"pair {pairs[0].id} .*no numbers"):
+        reference_logprobs(PairScorer(policy.model, shared=False), "x", pairs, Store(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_micro_batches_keep_every_pair_within_the_budget(policy: Loaded, shared: bool) -> None:
     pairs = encoded(policy, 20)

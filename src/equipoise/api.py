@@ -35,11 +35,16 @@ def run(
     return run_recipe(recipe, written, Run(folder), display or Silent(), resume=resume, report=write_report)
 
 
-def plan(recipe: Recipe, *, measure: bool = False, display: Display | None = None) -> dict[str, Any]:
-    """What a run of `recipe` would do: counts, tokens, memory, time, detectable effects, problems."""
+def plan(
+    recipe: Recipe, *, measure: bool = False, gpu: float | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """What a run of `recipe` would do: counts, tokens, memory, time, detectable effects, problems.
+
+    `gpu` forecasts memory for a CUDA GPU of so many GiB, which need not be here.
+    """
     from equipoise.planning import make_plan
 
-    return make_plan(recipe, measure=measure, display=display or Silent())
+    return make_plan(recipe, measure=measure, gpu=gpu, display=display or Silent())
 
 
 def evaluate(

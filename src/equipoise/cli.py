@@ -89,12 +89,15 @@ def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
     measure: Annotated[bool, typer.Option(help="Score the base model now, to judge gates and spreads.")] = False,
+    gpu: Annotated[
+        float | None, typer.Option(min=1, help="Forecast memory for a CUDA GPU of so many GiB, which need not be here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do, before anything expensive."""
     from equipoise.commands import plan_command
 
-    plan_command(recipe, overrides or [], measure, as_json)
+    plan_command(recipe, overrides or [], measure, gpu, as_json)
 
 
 @app.command()

@@ -110,14 +110,14 @@ def cautions(run: Run) -> list[str]:
     return words_of_warning(files, figures(files))
 
 
-def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, as_json: bool) -> None:
+def plan_command(recipe: Path, overrides: Sequence[str], measure: bool, gpu: float | None, as_json: bool) -> None:
     """Print the plan."""
     quiet()
     loaded = load_recipe(find_recipe(recipe), overrides)
     from equipoise.planning import make_plan
 
     with console.Terminal() as display:
-        result = make_plan(loaded, measure=measure, display=display)
+        result = make_plan(loaded, measure=measure, gpu=gpu, display=display)
     print_json(result) if as_json else console.plan_tables(result)
 
 

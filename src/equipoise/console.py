@@ -199,22 +199,7 @@ def plan_tables(plan: Mapping[str, Any]) -> None:
     model = plan["model"]
     print(f"{plan['recipe']}: {model['id']} ({model['architecture']}), {model['parameters']:,} parameters")
     ledger_tables(plan["ledger"])
-    columns = ("stage", "pairs", "seen", "steps", "tokens seen", "longest", "LoRA parameters", "peak memory", "about")
-    rows = [
-        (
-            stage["name"],
-            stage["pairs"],
-            stage["pairs_seen"],
-            stage["steps"],
-            f"{stage['tokens_seen']:,}",
-            stage["longest"],
-            f"{stage['lora_parameters']:,}",
-            f"{stage['memory'] / 2**30:.2f} GiB",
-            duration(stage["seconds"]),
-        )
-        for stage in plan["stages"]
-    ]
-    table("Training", columns, rows, right=columns[1:])
+    _stage_tables(plan["stages"], plan["memory"])
     heads = ("task", "items", "dev", "test", "base", "smallest effect", "assuming")
     tasks = [
         (name, t["items"], t["dev"], t["test"], number(t["base_mean"]), number(t["detectable"]), t["assuming"])
@@ -225,6 +210,41 @@ def plan_tables(plan: Mapping[str, Any]) -> None:
     for kind in ("problems", "notes"):
         for text in plan[kind]:
             print(f"{kind[:-1]}: {text}")
+
+
+def _stage_tables(stages: Sequence[Mapping[str, Any]], memory: Mapping[str, Any]) -> None:
+    """What every stage trains on, and where its memory goes."""
+    columns = ("stage", "pairs", "seen", "steps", "tokens", "shared", "passes", "longest", "LoRA parameters", "about")
+    rows = [
+        (
+            stage["name"],
+            stage["pairs"],
+            stage["pairs_seen"],
+            stage["steps"],
+            f"{stage['tokens_seen']:,}",
+            f"{1 - stage['stream_tokens'] / stage['tokens_seen']:.0%}" if not stage["refused"] else "no",
+            f"{stage['micro_batches']:,} x {stage['micro_batch_tokens']:,}",
+            stage["longest"],
+            f"{stage['lora_parameters']:,}",
+            duration(stage["seconds"]),
+        )
+        for stage in stages
+    ]
+    table("Training (shared: tokens saved; passes: forward passes of up to so many tokens)", columns, rows,
+          right=columns[1:])  # fmt: skip
+    parts = list(stages[0]["memory_parts"])
+    sizes = [
+        (
+            stage["name"],
+            f"{stage['memory'] / 2**30:.2f}",
+            *(f"{stage['memory_parts'][part] / 2**30:.2f}" for part in parts),
+            "yes" if stage["checkpointing"] else "no",
+        )
+        for stage in stages
+    ]
+    heads = ("stage", "peak", *parts, "recomputed")
+    there = f"{memory['device']}: {memory['available'] / 2**30:.1f} available"
+    table(f"Memory in training (GiB; {there})", heads, sizes, right=heads[1:])
 
 
 def example(pair: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import math
 import statistics
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from equipoise.data import ledger as ledgers
 from equipoise.dpo import schedule
 from equipoise.dpo.cost import Rates, measure_rates, operations, seconds
 from equipoise.dpo.forecast import StageForecast
+from equipoise.dpo.optimizer import require_optimizer
 from equipoise.dpo.packing import token_budget
+from equipoise.dpo.trackers import require_trackers
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats import smallest_effect
@@ -45,8 +47,24 @@ SMALL = 20_000_000
 """Parameters up to which the base model is scored for the plan without being asked."""
 
 
-def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, Any]:
-    """Return the plan as JSON; raises InputError for what would stop the run."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where training is to run: `cpu` or `cuda`, with so many bytes of memory."""
+
+    device: str
+    available: int
+
+
+def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | None = None) -> dict[str, Any]:
+    """Return the plan as JSON; raises InputError for what would stop the run.
+
+    `gpu` forecasts memory for a CUDA GPU of so many GiB instead of this machine; times stay those of this machine.
+    """
+    target = Target("cuda", int(gpu * 2**30)) if gpu else Target(default_device().type, machine_memory())
+    require_trackers(recipe.trackers)
+    if gpu is None:
+        for number, stage in enumerate(recipe.stages):
+            require_optimizer(stage.optim, f"stages.{number}.optim")
     folder = model_folder(recipe.model.id, recipe.model.revision, what="model.id")
     config = model_config(folder, "model.id", trust_remote_code=recipe.model.trust_remote_code)
     shape = shape_of(config, trust_remote_code=recipe.model.trust_remote_code)
@@ -59,10 +77,10 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
             recipe.model, [], prepared.items, recipe.reward, recipe.evaluation, seed=recipe.seed, display=display
         )
         keep_base_scores(recipe, prepared.items, scores)
-    rates = measure_rates(default_device(), _dtype(recipe))
-    stages = [_stage(recipe, number, data, config, shape, rates) for number, data in enumerate(prepared.stages)]
+    rates = measure_rates(default_device(), _dtype(recipe, default_device().type))
+    stages = [_stage(recipe, number, data, config, shape, rates, target) for number, data in enumerate(prepared.stages)]
     problems = ledgers.problems(prepared.ledger)
-    problems += _memory_problems(stages) + _position_problems(recipe, config)
+    problems += _memory_problems(stages, target) + _position_problems(recipe, config)
     notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
     notes += _memory_notes(stages)
     notes += [] if weights else ["the folder has no weights: a run would stop; everything else is planned"]
@@ -92,7 +110,7 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display) -> dict[str, A
             + _evaluation_seconds(recipe, prepared, shape, GENERATION_SHARE * rates.products),
             1,
         ),
-        "memory": {"available": machine_memory(), "device": default_device().type},
+        "memory": {"available": target.available, "device": target.device},
         "problems": problems,
         "notes": notes,
     }
@@ -121,7 +139,9 @@ class RoughTokenizer:
         return {"input_ids": [zlib.crc32(text[i : i + 4].encode()) for i in range(0, len(text), 4)]}
 
 
-def _stage(recipe: Recipe, number: int, data: StageData, config: Any, shape: Shape, rates: Rates) -> dict[str, Any]:
+def _stage(
+    recipe: Recipe, number: int, data: StageData, config: Any, shape: Shape, rates: Rates, target: Target
+) -> dict[str, Any]:
     stage = recipe.stages[number]
     loras = [lora_parameters(shape, earlier.lora) for earlier in recipe.stages[: number + 1]]
     forecast = StageForecast(
@@ -131,11 +151,11 @@ def _stage(recipe: Recipe, number: int, data: StageData, config: Any, shape: Sha
         stage,
         data.encoded,
         seed=stage_seed(recipe.seed, number + 1),
-        dtype=_dtype(recipe),
-        device=default_device().type,
+        dtype=_dtype(recipe, target.device),
+        device=target.device,
         earlier=loras[:-1],
     )
-    plan = forecast.forecast(machine_memory())
+    plan = forecast.forecast(target.available)
     work = operations(shape, config, data.encoded, plan, stage.optim.epochs)
     return {
         "name": stage.name,
@@ -150,7 +170,7 @@ def _stage(recipe: Recipe, number: int, data: StageData, config: Any, shape: Sha
         "steps": schedule.steps(len(data.encoded), stage.optim.epochs, stage.optim.batch_size),
         "micro_batches": plan.micro_batches,
         "micro_batch_tokens": plan.choice.tokens,
-        "asked_tokens": token_budget(stage.optim.micro_batch_tokens, default_device().type),
+        "asked_tokens": token_budget(stage.optim.micro_batch_tokens, target.device),
         "checkpointing": plan.choice.checkpointing,
         "fits": plan.choice.fits,
         "lora_parameters": loras[-1],
@@ -161,8 +181,8 @@ def _stage(recipe: Recipe, number: int, data: StageData, config: Any, shape: Sha
     }
 
 
-def _dtype(recipe: Recipe) -> torch.dtype:
-    auto = torch.bfloat16 if default_device().type == "cuda" else torch.float32
+def _dtype(recipe: Recipe, device: str) -> torch.dtype:
+    auto = torch.bfloat16 if device == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(recipe.model.dtype, auto)
 
 
@@ -208,11 +228,10 @@ def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str,
     }
 
 
-def _memory_problems(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    available = machine_memory()
+def _memory_problems(stages: Sequence[Mapping[str, Any]], target: Target) -> list[str]:
     return [
         f"stage {stage['name']}: about {stage['memory'] / 2**30:.1f} GiB are needed, even for the longest pair alone "
-        f"and with layers recomputed; this machine has {available / 2**30:.1f}: lower dpo.max_length or "
+        f"and with layers recomputed; there are {target.available / 2**30:.1f}: lower dpo.max_length or "
         f"lora.rank, or take a smaller model"
         for stage in stages
         if not stage["fits"]

@@ -18,6 +18,8 @@ from equipoise.data.tables import write_pairs
 from equipoise.dpo.distributed import ALONE, Team
 from equipoise.dpo.job import Job, Watch, require_shardable, train_adapter
 from equipoise.dpo.optimizer import require_optimizer
+from equipoise.dpo.packing import padded_length
+from equipoise.dpo.proof import refusal
 from equipoise.dpo.reference import Reference
 from equipoise.dpo.trackers import open_trackers, require_trackers
 from equipoise.dpo.train import Progress
@@ -132,6 +134,7 @@ def _begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) ->
     policy = load_policy(recipe.model)
     for number, stage in enumerate(recipe.stages):
         adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
+        refusal(policy.model, longest=max(map(padded_length, prepared.stages[number].encoded)))
         require_shardable(team, recipe.model, stage, f"stages.{number}")
         require_optimizer(stage.optim, f"stages.{number}.optim", policy.device)
     circumstances = _circumstances(prepared, policy, reward)
@@ -205,6 +208,7 @@ def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequenc
     """Train a stage's adapter on top of `stack`; `trained.json`, written last, says that `adapter/` is complete."""
     if (folder / "trained.json").is_file():
         require_unchanged(folder, read_json(folder / "trained.json")["files"], "train this stage")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed just before that
         return
     run, display = lab.run, lab.display
     run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,14 @@ class Store:
         """Return all entries that were put under `identity`; damaged shards are named and left out."""
         entries: dict[str, Any] = {}
         for path in sorted((self.folder / kind / identity).glob("*.jsonl")):
-            data = path.read_bytes()
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:  # another process found it damaged, and has put it aside
+                continue
             if hashlib.sha256(data).hexdigest() != path.stem:
                 print(f"equipoise: {path}: damaged (its content does not match its name); ignored", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
+                with suppress(FileNotFoundError):  # another process was faster
+                    path.rename(path.with_suffix(".damaged"))
                 continue
             for line in data.splitlines():
                 key, value = json.loads(line)

@@ -87,14 +87,15 @@ def save(
 
 def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint, or None where there is none or it is damaged (which is said)."""
+    if not (folder / "latest.json").is_file():
+        return None
+    pointer = {"file": "latest.json"}
     try:
         pointer = json.loads((folder / "latest.json").read_text())
         data = (folder / pointer["file"]).read_bytes()
         step, tokens, expected = pointer["step"], pointer["micro_batch_tokens"], pointer["sha256"]
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, KeyError):
-        data, expected, pointer = b"", "", {"file": "latest.json"}
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        data, expected = b"", ""
     if hashlib.sha256(data).hexdigest() != expected:
         print(
             f"equipoise: {folder / pointer['file']}: damaged; the stage starts again from its beginning",

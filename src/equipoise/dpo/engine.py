@@ -29,6 +29,11 @@ class PairScorer(torch.nn.Module):
         self.model = model
         self.shared, self.alone = shared, alone
 
+    @property
+    def way(self) -> str:
+        """How values are computed: part of what kept ones are known by."""
+        return "streams" if self.shared else "alone" if self.alone else "plain"
+
     def forward(self, pairs: Sequence[EncodedPair]) -> PairLogps:
         """Log-probabilities of both answers of every pair, summed in fp32 or better."""
         if self.shared:

@@ -62,8 +62,8 @@ class StageForecast:
         self.traced = True
         try:
             self.refused = self._tracer.refusal(self.longest)
-        except RuntimeError as error:
-            self.refused, self.traced = f"its code cannot be traced ({str(error).splitlines()[0]})", False
+        except (RuntimeError, AttributeError, TypeError):  # its code asks for values; the run itself will prove it
+            self.refused, self.traced = None, False
         order = batches(
             [pair.source for pair in pairs],
             epochs=stage.optim.epochs,
@@ -130,7 +130,10 @@ class StageForecast:
 
     def _bytes(self, group: Sequence[EncodedPair], checkpointing: bool) -> StepBytes:
         if self.traced:
-            return self._step(tuple(group), checkpointing)
+            try:
+                return self._step(tuple(group), checkpointing)
+            except (RuntimeError, AttributeError, TypeError):  # no shapes without values: a rough formula
+                self.traced = False
         activations, logits = rough_bytes(
             self._shape, tokens=self._length(group), answer_tokens=_answers(group), dtype_bytes=self._dtype.itemsize
         )

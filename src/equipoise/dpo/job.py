@@ -84,6 +84,8 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
     """
     choice = team.decide(lambda: _fit(job, policy, team, watch))
     assert choice is not None  # the main process found one
+    if choice.checkpointing and policy.device.type == "cpu":
+        tight_allocator()  # otherwise the heap keeps what recomputation saves
     model = _with_adapters(job, policy)
     again = recomputed(model) if choice.checkpointing else nullcontext()
     with engine(model, job.pairs, watch.display.say, decide=team.decide) as scorer, again:
@@ -161,6 +163,8 @@ def follow(team: Team) -> None:
             if policy is None or team.sharded:
                 policy = load_policy(job.model, torch.device("cpu")) if team.sharded else load_policy(job.model)
             adapters.detach(train_adapter(job, policy, team, Store(), Watch()).model)
+        except Ended:  # the main process found something wrong before the first step, and says so
+            return
         except InputError as error:
             problem = error
         except TrainingStopped as stopped:
@@ -175,10 +179,7 @@ def _fit(job: Job, policy: Loaded, team: Team, watch: Watch) -> Choice:
         asked = token_budget(job.stage.optim.micro_batch_tokens, policy.device.type)
         return Choice(asked, checkpointing=False, fits=True)
     earlier = [(folder / "adapter_model.safetensors").stat().st_size // FP32 for folder in job.stack]
-    choice = fit(policy, job.model, job.stage, job.pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
-    if choice.checkpointing and policy.device.type == "cpu":
-        tight_allocator()  # otherwise the heap keeps what recomputation saves
-    return choice
+    return fit(policy, job.model, job.stage, job.pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
 
 
 def _with_adapters(job: Job, policy: Loaded) -> Any:

@@ -18,10 +18,11 @@ from torch import Tensor
 from equipoise.dpo.logprobs import PairLogps, pair_logprobs
 from equipoise.dpo.lora import fused
 from equipoise.dpo.norms import fused_norms
-from equipoise.dpo.packing import pack
+from equipoise.dpo.packing import pack, padded_length
 from equipoise.dpo.streams import Unsupported, decoder_of, installed, output_head, stream_hidden, stream_logprobs
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
+from equipoise.model.memory import out_of_memory
 from equipoise.records import InputError
 
 PROBE_PROMPT, PROBE_ANSWER = 24, 12
@@ -85,8 +86,11 @@ def _ropes(parameters: Any) -> list[Mapping[str, Any]]:
 
 
 def disproof(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
-    """How streams with fused layers differ from the model's own code; None where they do not."""
-    pair, longest = pairs[0], max(pairs, key=lambda pair: (len(pair.prompt) + len(pair.rejected), pair.id))
+    """How streams with fused layers differ from the model's own code; None where they do not.
+
+    Raises InputError where the longest pair does not fit into memory.
+    """
+    pair, longest = pairs[0], max(pairs, key=lambda pair: (padded_length(pair), pair.id))
     short = replace(
         pair,
         prompt=pair.prompt[-PROBE_PROMPT:],
@@ -99,6 +103,13 @@ def disproof(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
             return _of_head(model, short) or _of_gradients(model, several) or _of_length(model, longest)
     except Unsupported as error:
         return str(error)
+    except (RuntimeError, TypeError) as error:
+        if out_of_memory(error):
+            raise InputError(
+                f"out of memory: pair {longest.id} of {padded_length(longest)} tokens has no room beside the model, "
+                f"even without gradients; lower dpo.max_length, load the model in fewer bits, or use more memory"
+            ) from None
+        return f"its code fails along a stream: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
 def _of_head(model: Any, pair: EncodedPair) -> str | None:
@@ -113,11 +124,12 @@ def _of_head(model: Any, pair: EncodedPair) -> str | None:
 
 
 def _of_gradients(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
-    """Log-probabilities and gradients of pairs packed into one stream."""
+    """Log-probabilities and gradients of pairs packed into one stream, with an adapter that does something."""
     parameters = list(trainable(model).values())
-    expected, slope = _sums(pair_logprobs(model, pairs), parameters)
-    with fused(model), fused_norms(model), installed(model):
-        found, shared_slope = _sums(stream_logprobs(model, pack(pairs)), parameters)
+    with _moved(trainable(model)):
+        expected, slope = _sums(pair_logprobs(model, pairs), parameters)
+        with fused(model), fused_norms(model), installed(model):
+            found, shared_slope = _sums(stream_logprobs(model, pack(pairs)), parameters)
     rough = _sixteen(model)
     return _differ("log-probabilities", found, expected, 3e-2 if rough else 1e-4) or _differ(
         "gradients", shared_slope, slope, 0.1 if rough else 1e-3
@@ -125,16 +137,16 @@ def _of_gradients(model: Any, pairs: Sequence[EncodedPair]) -> str | None:
 
 
 def _of_length(model: Any, pair: EncodedPair) -> str | None:
-    """Hidden states of a whole pair, without its chosen answer: windows, chunks and positions that a short pair does
-    not reach."""
-    device = next(model.parameters()).device
+    """Hidden states of a whole pair with its longer answer: windows, chunks and positions beyond a short one."""
+    device, at = next(model.parameters()).device, len(pair.prompt)
+    rejected = len(pair.rejected) > len(pair.chosen)
     with torch.no_grad():
-        tokens = torch.tensor([pair.prompt + pair.rejected], device=device)
+        tokens = torch.tensor([pair.prompt + (pair.rejected if rejected else pair.chosen)], device=device)
         expected = decoder_of(model)(input_ids=tokens, use_cache=False).last_hidden_state[0]
         with fused(model), fused_norms(model), installed(model):
             found = stream_hidden(model, pack([pair]).to(device))
-    at = len(pair.prompt)
-    found = torch.cat((found[:at], found[at + len(pair.chosen) :]))
+    end = at + len(pair.chosen)
+    found = torch.cat((found[:at], found[end:])) if rejected else found[:end]
     # Row by row: a difference that begins late must not drown in the rows before it.
     scale = expected.float().norm(dim=1).clamp_min(1e-6)
     error = float(((found - expected).float().norm(dim=1) / scale).max())
@@ -166,6 +178,22 @@ def _sums(logps: PairLogps, parameters: Sequence[torch.nn.Parameter]) -> tuple[T
     slopes = torch.autograd.grad(mixture, parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, slopes, strict=True)]
     return sums.detach(), torch.cat([slope.flatten().double() for slope in filled])
+
+
+@contextmanager
+def _moved(parameters: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Within this context the trained adapter's B is not 0, as it is at its start: else half of it would go unseen."""
+    random = torch.Generator().manual_seed(0)
+    kept = {name: parameter.detach().clone() for name, parameter in parameters.items() if "lora_B" in name}
+    with torch.no_grad():
+        for name in kept:
+            parameters[name].add_(0.02 * torch.randn(kept[name].shape, generator=random).to(kept[name]))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                parameters[name].copy_(value)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Reference log-probabilities: computed once per pair and reference model, and kept in the store.
 
-The key is the pair's token ids; the identity is the content of the base weights and of every adapter that
-is active. So another learning rate, beta, rank, seed, mix or stage order reuses them, and a changed model,
-template or truncation cannot be served a wrong one.
+The key is the pair's token ids; the identity is the content of the base weights and of every adapter that is
+active, and the way and place of the computation, which round differently. So another learning rate, beta, rank,
+seed, mix or stage order reuses them, and a changed model, template or truncation cannot be served a wrong one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,15 @@ import torch
 
 from equipoise.dpo.distributed import ALONE, Team, TrainingStopped
 from equipoise.dpo.engine import PairScorer
-from equipoise.dpo.guards import forward_tokens
+from equipoise.dpo.guards import forward_tokens, stop_together
 from equipoise.dpo.room import Attempt, no_room
 from equipoise.model.chat import EncodedPair
+from equipoise.model.load import surroundings
 from equipoise.records import content_id
 from equipoise.store import Store
 
+VERSION = 1
+"""Of this computation: a change of the engine that changes values raises it, and old values are not served."""
 SAVE_EVERY = 512
 """Pairs after which every process hands over what it has computed."""
 Logps = dict[str, tuple[float, float]]
@@ -52,14 +56,13 @@ def reference_logprobs(
     process reads and writes the store. Raises TrainingStopped where the memory does not suffice for a pair.
     """
     keys = {pair.id: content_id([pair.prompt, pair.chosen, pair.rejected]) for pair in pairs}
+    identity = content_id([identity, VERSION, scorer.way, *surroundings(next(scorer.parameters()).device)])
     known = store.get("reference", identity) if team.main else {}
     missing = team.share([pair for pair in {pair.id: pair for pair in pairs}.values() if keys[pair.id] not in known])
     for start in range(0, len(missing), SAVE_EVERY):
         some = missing[start : start + SAVE_EVERY]
         fresh, failed = _computed(scorer, some, team, partial(_later, progress, start))
-        failures = [pair for pair in team.gather(failed) if pair]
-        if failures:
-            raise no_room(failures[0], forward_tokens(scorer, failures[0]), "reference")
+        stop_together(team, failed)
         found = {keys[id]: logps for part in team.gather(fresh) for id, logps in part.items()}
         if team.main:
             store.put("reference", identity, found)
@@ -70,9 +73,10 @@ def reference_logprobs(
 
 def _computed(
     scorer: PairScorer, pairs: Sequence[EncodedPair], team: Team, progress: Callable[[int], None]
-) -> tuple[Logps, EncodedPair | None]:
-    """This process's part of `pairs`: their log-probabilities by id, and the pair at which memory ran out."""
+) -> tuple[Logps, str | None]:
+    """This process's part of `pairs`: their log-probabilities by id, and why it stopped before the end."""
     fresh: Logps = {}
+    wrong: str | None = None
     own = pairs[team.index :: team.size]
     rounds = -(-len(pairs) // team.size)
     # Sharded layers are gathered in every forward pass, so every process must run the same number of them.
@@ -85,9 +89,14 @@ def _computed(
         if attempt.failed and team.sharded:
             raise TrainingStopped(str(no_room(pair, forward_tokens(scorer, pair), "reference")), alone=True)
         if attempt.failed:
-            return fresh, pair
+            return fresh, str(no_room(pair, forward_tokens(scorer, pair), "reference"))
+        if wrong is None and not all(map(math.isfinite, fresh.get(pair.id, ()))):
+            wrong = (
+                f"reference: the log-probabilities of pair {pair.id} are {fresh[pair.id]}: no numbers to train on. "
+                f"Try model.dtype: float32, or look at this pair"
+            )
         progress(min(number * team.size, len(pairs)))
-    return fresh, None
+    return fresh, wrong
 
 
 def _later(progress: Callable[[int], None], start: int, done: int) -> None:

@@ -15,19 +15,11 @@ from equipoise.dpo.distributed import Team, TrainingStopped
 from equipoise.dpo.engine import PairScorer
 from equipoise.dpo.guards import forward_tokens
 from equipoise.model.chat import EncodedPair
+from equipoise.model.memory import out_of_memory
 from equipoise.run_folder import write_json
 
-FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How allocators without an exception of their own say it: the CPU's on Linux and elsewhere, cuBLAS's."""
 NOTE = "checkpoints/memory.json"
 """Where a process leaves the halved budget that it could not tell the others."""
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
 
 
 class Attempt:

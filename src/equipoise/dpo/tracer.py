@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from equipoise.dpo.lora import fused
 from equipoise.dpo.norms import fused_norms
@@ -79,7 +80,9 @@ class Tracer:
         alike = len(layers) > FEW + 1 and len({_shapes(layer) for layer in layers}) == 1
         count = FEW if alike else len(layers)
         live = self._trace(lambda: run(pairs), count, checkpointing)
-        vocabulary = max(0, live.peak - self._trace(lambda: decoder(pairs), count, checkpointing).peak)
+        apart = isinstance(self._base.get_decoder(), PreTrainedModel) and self._base.get_decoder() is not self._base
+        without = self._trace(lambda: decoder(pairs), count, checkpointing).peak if apart else live.peak
+        vocabulary = max(0, live.peak - without)
         peak, made, calls = live.peak, live.made, live.calls
         if alike:
             more, rest = self._trace(lambda: run(pairs), FEW + 1, checkpointing), len(layers) - FEW
@@ -92,7 +95,7 @@ class Tracer:
         with ExitStack() as stack:
             stack.enter_context(self._prepared(layers))
             stack.enter_context(nullcontext() if self._quantized else fused(self._model))
-            stack.enter_context(_fused_norms(self._model))
+            stack.enter_context(fused_norms(self._model))
             stack.enter_context(recomputed(self._model) if checkpointing else nullcontext())
             live: LiveBytes = stack.enter_context(LiveBytes(self._known()))
             score().backward()  # type: ignore[no-untyped-call]
@@ -142,29 +145,12 @@ class Tracer:
         return total
 
     def _plain_decoder(self, pairs: Sequence[EncodedPair]) -> Tensor:
-        total: Tensor = self._base.get_decoder()(**self._padded(pairs)).last_hidden_state.sum()
+        total: Tensor = self._base.get_decoder()(**self._padded(pairs))[0].sum()
         return total
 
     def _padded(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
         tokens = torch.empty(2 * len(pairs), max(map(padded_length, pairs)), dtype=torch.long, device="meta")
         return {"input_ids": tokens, "attention_mask": tokens, "use_cache": False}
-
-
-@contextmanager
-def _fused_norms(model: torch.nn.Module) -> Iterator[None]:
-    """`fused_norms`, which recognises a layer by its output and so needs weights for a moment."""
-    norms: list[Any] = [
-        module
-        for module in model.modules()
-        if "RMSNorm" in type(module).__name__ and isinstance(getattr(module, "weight", None), torch.nn.Parameter)
-    ]
-    weights = [norm.weight for norm in norms]
-    for norm, weight in zip(norms, weights, strict=True):
-        norm.weight = torch.nn.Parameter(torch.full(weight.shape, 0.5, dtype=weight.dtype), requires_grad=False)
-    with fused_norms(model):
-        for norm, weight in zip(norms, weights, strict=True):
-            norm.weight = weight
-        yield
 
 
 def _shapes(layer: torch.nn.Module) -> tuple[tuple[str, torch.Size], ...]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os import devnull
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from equipoise.data.order import ORDERS
@@ -44,6 +45,7 @@ class Progress:
     accuracy: float
     pairs_per_s: float
     tokens_per_s: float
+    """Of the two sequences prompt + chosen and prompt + rejected, although a prompt is computed once."""
     seconds_left: float
 
 
@@ -71,7 +73,7 @@ def train_stage(
     reports. Raises TrainingStopped on a loss that is not finite, when the policy does not equal the reference
     although it starts there, or when memory does not suffice for a single pair.
     """
-    accelerator = Accelerator(mixed_precision="no", cpu=next(scorer.parameters()).device.type == "cpu")
+    accelerator = _accelerator(scorer)
     parameters = trainable(scorer.model)
     optimizer = make_optimizer(parameters.values(), optim)
     plan = batches(
@@ -87,14 +89,10 @@ def train_stage(
     exact = scorer.model.dtype.itemsize > 2
     keep = partial(checkpoint.save, folder / "checkpoints", parameters, optimizer, team)
     started, shown, seen_tokens = time.monotonic(), 0, 0
-    with (folder / "train.jsonl" if team.main else Path(devnull)).open("a", encoding="utf-8") as log:
+    with (folder / "train.jsonl" if team.main else Path(os.devnull)).open("a", encoding="utf-8") as log:
         for step in range(first, len(plan)):
             batch = [pairs[i] for i in plan[step]]
-            rate = schedule.learning_rate(
-                step, total=len(plan), peak=optim.learning_rate, warmup=optim.warmup, schedule=optim.schedule
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            rate = _set_rate(optimizer, optim, step, len(plan))
             for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step)):
                 optimizer.zero_grad()
                 metrics, wrong = StepMetrics(sources, accelerator.device), None
@@ -121,6 +119,7 @@ def train_stage(
             shown, seen_tokens = shown + len(batch), seen_tokens + sum(pair.tokens for pair in batch)
             on_step(_progress(record, step + 1, first, len(plan), shown, seen_tokens, time.monotonic() - started))
             if (step + 1) % optim.checkpoint_every == 0 and step + 1 < len(plan):
+                os.fsync(log.fileno())  # a checkpoint must not know of lines that a power cut takes away
                 keep(step + 1, room.tokens)
     seen = [pairs[i].source for batch in plan for i in batch]
     return {source: seen.count(source) for source in sources}
@@ -157,6 +156,23 @@ def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) ->
     if dpo.sft_weight:
         losses = losses - dpo.sft_weight * logps.chosen / logps.chosen_tokens
     return losses
+
+
+def _accelerator(scorer: PairScorer) -> Accelerator:
+    return Accelerator(
+        mixed_precision="no",
+        cpu=next(scorer.parameters()).device.type == "cpu",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # whatever a launcher's file says
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: int) -> float:
+    rate = schedule.learning_rate(
+        step, total=steps, peak=optim.learning_rate, warmup=optim.warmup, schedule=optim.schedule
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def _backward(

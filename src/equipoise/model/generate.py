@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-import transformers
 
 from equipoise.model.cache import roomy_cache
 from equipoise.model.chat import answer_text, prompt_ids
-from equipoise.model.load import Loaded
+from equipoise.model.load import Loaded, surroundings
 from equipoise.records import Message, content_id
 from equipoise.store import Store
 
@@ -164,8 +163,7 @@ class TransformersGenerator:
 
 def instrument(device: torch.device) -> list[Any]:
     """What answers depend on beside model and prompts: this code, the device, the libraries."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return [VERSION, name, torch.__version__, transformers.__version__]
+    return [VERSION, *surroundings(device)]
 
 
 def fixed_batches(prompts: Sequence[Ids], rows: int, new: int) -> Iterator[list[Ids]]:

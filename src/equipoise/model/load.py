@@ -44,6 +44,12 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def surroundings(device: torch.device) -> list[str]:
+    """What the last bits of a computation depend on beside its code: the device and the libraries."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [name, torch.__version__, transformers.__version__]
+
+
 def model_folder(id: str, revision: str | None, *, what: str, embedded: str = "model") -> Path:
     """Folder of a model: a local one, the embedded one (`pocket`), or a snapshot of a hub id.
 

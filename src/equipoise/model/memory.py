@@ -28,6 +28,9 @@ peak of a process is met within 15 %. `tight_allocator` makes it 0. CUDA: assume
 M_MMAP_THRESHOLD, LARGE = -3, 256 * 2**10
 """glibc's name of the option (malloc.h), and bytes from which a block is the system's own."""
 
+FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How allocators without an exception of their own say it: the CPU's on Linux and elsewhere, cuBLAS's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -148,11 +151,6 @@ def choose(peak: Callable[[int, bool], int], *, tokens: int, longest: int, avail
     return Choice(smallest, True, False)
 
 
-def needs_checkpointing(peak: Callable[[int, bool], int], *, tokens: int, longest: int, available: int) -> bool:
-    """Whether no token budget fits unless layers are recomputed; see `choose`."""
-    return choose(peak, tokens=tokens, longest=longest, available=available).checkpointing
-
-
 def tight_allocator() -> bool:
     """Let glibc give every large tensor back to the system when it is freed; False where there is no glibc.
 
@@ -161,6 +159,13 @@ def tight_allocator() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGE))
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
 
 
 def rough_bytes(shape: Shape, *, tokens: int, answer_tokens: int, dtype_bytes: int) -> tuple[int, int]:
