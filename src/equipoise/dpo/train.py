@@ -119,7 +119,8 @@ def train_stage(
             shown, seen_tokens = shown + len(batch), seen_tokens + sum(pair.tokens for pair in batch)
             on_step(_progress(record, step + 1, first, len(plan), shown, seen_tokens, time.monotonic() - started))
             if (step + 1) % optim.checkpoint_every == 0 and step + 1 < len(plan):
-                os.fsync(log.fileno())  # a checkpoint must not know of lines that a power cut takes away
+                if team.main:
+                    os.fsync(log.fileno())  # a checkpoint must not know of lines that a power cut takes away
                 keep(step + 1, room.tokens)
     seen = [pairs[i].source for batch in plan for i in batch]
     return {source: seen.count(source) for source in sources}
