@@ -47,7 +47,7 @@ class StreamAttention(torch.autograd.Function):
         q, k, v = _grouped(query, key), key, value
         # [T, H, D] in memory, as the output projection reads it: so that no copy is needed there.
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2]).transpose(0, 1)
-        lse = torch.empty(q.shape[:3], dtype=_accumulate(query.dtype), device=query.device)
+        lse = torch.empty(q.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32), device=query.device)
         grouped = _grouped(out, key)
         for at in bounds:
             main, answer = slice(at.start, at.chosen), slice(at.chosen, at.rejected)
@@ -96,15 +96,14 @@ def _branch(tensor: Tensor, at: Bounds) -> Tensor:
     return torch.cat((tensor[:, at.start : at.prompt], tensor[:, at.chosen : at.rejected]), dim=1)
 
 
-def _accumulate(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _forward(q: Tensor, k: Tensor, v: Tensor, before: int, how: Scoring) -> tuple[Tensor, Tensor]:
     """Output [G, R, S, D] and log-sum-exp [G, R, S] of rows that see `before` keys and then themselves causally."""
     if q.device.type == "cpu" and how.plain(k.shape[1]):
         return _flash(q, k, v, before, how.scale)
-    out, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=_accumulate(q.dtype), device=q.device)
+    out, lse = (
+        torch.empty_like(q),
+        torch.empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32), device=q.device),
+    )
     for rows, keys in _blocks(q.shape[2], before, how.window):
         scores = _scores(q[:, :, rows], k[:, keys], how)[0]
         _hide(scores, before + rows.start - keys.start, how.window)
@@ -178,7 +177,7 @@ def _blocks(rows: int, before: int, window: int | None) -> Iterator[tuple[slice,
 
 def _scores(q: Tensor, k: Tensor, how: Scoring) -> tuple[Tensor, Tensor | None]:
     """Scores [G, R, S, K] in fp32 or better, and the slope of the soft cap where there is one."""
-    scores = _apart(_together(q) @ k.mT, q).to(_accumulate(q.dtype)).mul_(how.scale)
+    scores = _apart(_together(q) @ k.mT, q).to(torch.promote_types(q.dtype, torch.float32)).mul_(how.scale)
     if how.softcap is None:
         return scores, None
     capped = torch.tanh(scores / how.softcap)

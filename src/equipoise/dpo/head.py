@@ -41,7 +41,7 @@ class Head:
         z = hidden @ self.weight.mT if self.bias is None else torch.addmm(self.bias, hidden, self.weight.mT)
         if thin is not None and self.b is not None:
             z.addmm_(thin, self.b.mT)
-        z = z.to(_accumulate(z.dtype))
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
         if self.scale != 1.0:
             z.mul_(self.scale)
         if self.softcap is None:
@@ -77,7 +77,7 @@ class AnswerLogprobs(torch.autograd.Function):
         count: int,
     ) -> Tensor:
         """See `answer_logprobs`; `thin` [N, R] is what the adapter of the head makes of `hidden`."""
-        exact = _accumulate(hidden.dtype)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
         sums = torch.zeros(count, dtype=exact, device=hidden.device)
         wanted = ctx.needs_input_grad
         unit = torch.empty_like(hidden) if wanted[0] else None
@@ -116,10 +116,6 @@ class AnswerLogprobs(torch.autograd.Function):
         return dhidden, dweight, dbias, dthin, db, None, None, None, None
 
 
-def _accumulate(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[slice]:
     rows = max(CHUNK_ROWS, CHUNK_BYTES // (4 * weight.shape[0]))
     for start in range(0, len(hidden), rows):
@@ -150,7 +146,7 @@ def _weight_gradient(
     head: Head, hidden: Tensor, thin: Tensor | None, targets: Tensor, coefficients: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of a trained vocabulary matrix and bias; `coefficients` [N, 1] are dL/ds of each row's answer."""
-    exact = _accumulate(hidden.dtype)
+    exact = torch.promote_types(hidden.dtype, torch.float32)
     dweight = torch.zeros_like(head.weight, dtype=exact)
     dbias = None if head.bias is None else torch.zeros_like(head.bias, dtype=exact)
     for rows in _chunks(hidden, head.weight):

@@ -57,7 +57,7 @@ def _sequence_logprobs(
     # The logits at position t predict token t + 1; only answer positions meet the softmax.
     where_BT = answer_BT[:, 1:]
     logits_NV = logits_BTV[:, :-1][where_BT]
-    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     targets_N = tokens_BT[:, 1:][where_BT]
     logps_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - logits_NV.logsumexp(1)
     rows_N = where_BT.nonzero()[:, 0]

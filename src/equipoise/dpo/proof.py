@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from equipoise.dpo.logprobs import PairLogps, pair_logprobs
@@ -20,7 +19,7 @@ from equipoise.dpo.lora import fused
 from equipoise.dpo.norms import fused_norms
 from equipoise.dpo.packing import pack, padded_length
 from equipoise.dpo.streams import Unsupported, decoder_of, installed, output_head, stream_hidden, stream_logprobs
-from equipoise.model.adapters import trainable
+from equipoise.model.adapters import base_of, trainable
 from equipoise.model.chat import EncodedPair
 from equipoise.model.memory import out_of_memory
 from equipoise.records import InputError
@@ -36,7 +35,7 @@ def refusal(model: Any, *, longest: int) -> str | None:
 
     Raises InputError where the configuration asks for what no path here computes.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     config = base.config.get_text_config()
     name = type(base).__name__
     if getattr(config, "output_router_logits", False):
@@ -63,7 +62,7 @@ def length_dependent(model: Any, *, longest: int) -> bool:
 
     Raises InputError where they depend even on what was computed before.
     """
-    config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
+    config = base_of(model).config.get_text_config()
     for rope in _ropes(getattr(config, "rope_parameters", None)):
         limit = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
         if rope.get("rope_type") not in ("dynamic", "longrope") or limit is None or longest <= limit:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
@@ -24,6 +23,7 @@ from equipoise.dpo.head import Head, answer_logprobs
 from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.lora import adapter_matrices, fusible
 from equipoise.dpo.packing import Bounds, Stream
+from equipoise.model.adapters import base_of
 
 IMPLEMENTATION = "equipoise_streams"
 
@@ -62,7 +62,7 @@ def stream_hidden(model: Any, stream: Stream) -> Tensor:
 
 def decoder_of(model: Any) -> Any:
     """The part of a causal model before its output layer; raises Unsupported where it is not to be found."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     decoder = base.get_decoder()
     if not isinstance(decoder, PreTrainedModel) or decoder is base or decoder.get_output_embeddings() is not None:
         raise Unsupported(f"{type(base).__name__} has no decoder apart from its output layer")
@@ -74,7 +74,7 @@ def output_head(model: Any) -> Head:
 
     Raises Unsupported where the projection is no plain linear layer, or its adapter no plain LoRA.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     layer = base.get_output_embeddings()
     adapted = isinstance(layer, LoraLayer)
     linear = layer.get_base_layer() if adapted else layer
@@ -99,7 +99,7 @@ def logit_scale(config: Any) -> float:
 @contextmanager
 def installed(model: Any) -> Iterator[None]:
     """Within this context the model's attention serves streams, and nothing else."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     before = base.config._attn_implementation
     base.set_attn_implementation(IMPLEMENTATION)
     try:

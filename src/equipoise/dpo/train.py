@@ -46,7 +46,6 @@ class Progress:
     pairs_per_s: float
     tokens_per_s: float
     """Of the two sequences prompt + chosen and prompt + rejected, although a prompt is computed once."""
-    seconds_left: float
 
 
 def train_stage(
@@ -117,7 +116,7 @@ def train_stage(
             log.flush()
             trackers(record, step + 1)
             shown, seen_tokens = shown + len(batch), seen_tokens + sum(pair.tokens for pair in batch)
-            on_step(_progress(record, step + 1, first, len(plan), shown, seen_tokens, time.monotonic() - started))
+            on_step(_progress(record, step + 1, len(plan), shown, seen_tokens, time.monotonic() - started))
             if (step + 1) % optim.checkpoint_every == 0 and step + 1 < len(plan):
                 if team.main:
                     os.fsync(log.fileno())  # a checkpoint must not know of lines that a power cut takes away
@@ -212,9 +211,7 @@ def _resume(
     return done, min(tokens, found.tokens) if found else tokens
 
 
-def _progress(
-    record: Mapping[str, Any], step: int, first: int, steps: int, shown: int, tokens: int, seconds: float
-) -> Progress:
+def _progress(record: Mapping[str, Any], step: int, steps: int, shown: int, tokens: int, seconds: float) -> Progress:
     seconds = max(seconds, 1e-9)
     return Progress(
         step=step,
@@ -224,5 +221,4 @@ def _progress(
         accuracy=record["accuracy"],
         pairs_per_s=shown / seconds,
         tokens_per_s=tokens / seconds,
-        seconds_left=seconds / (step - first) * (steps - step),
     )

@@ -54,6 +54,11 @@ def attach(loaded: Loaded, stack: Sequence[Path]) -> Any:
     return model
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model below the adapters, if there are any."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def require_targets(model: Any, spec: Lora, where: str) -> None:
     """Raises InputError where `target_modules` names a layer that the model does not have."""
     if spec.target_modules == "all-linear":
