@@ -17,7 +17,7 @@ from typing import Any
 from equipoise import console
 from equipoise.cli import print_json
 from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
-from equipoise.recipe_data import NAME
+from equipoise.recipe_parts import NAME
 from equipoise.recipe_file import load_recipe, parse_recipe
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json

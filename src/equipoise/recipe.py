@@ -1,7 +1,8 @@
 """The recipe: the YAML file that describes an experiment completely.
 
-Strict and frozen: an unknown key is an error that names the nearest one. Every class here and in
-`recipe_data.py` (sources and mix) is a part of the file; the text under a field is its documentation.
+Strict and frozen: an unknown key is an error that names the nearest one. Every class here and in `recipe_parts.py`
+(models), `recipe_sources.py` and `recipe_data.py` (mix, order) is a part of the file; the text under a field is its
+documentation.
 Reading the file is in `recipe_file.py`, so that these pages stay a list of what can be asked for.
 """
 
@@ -19,15 +20,22 @@ from pydantic import (
     model_validator,
 )
 
-from equipoise.recipe_data import (
+from equipoise.recipe_data import Curriculum, Mix
+from equipoise.recipe_parts import ModelSpec, Name, Part, RewardSpec, Seed, Share
+from equipoise.recipe_sources import (
     Columns,
+    FinanceInstructSource,
     HhSource,
-    Mix,
-    Name,
+    MinGap,
+    MtBenchStyleSource,
+    OnPolicySource,
     OrcaSource,
-    Part,
     PocketSource,
-    Share,
+    Policy,
+    PromptColumns,
+    Ranking,
+    RedditSource,
+    Sampling,
     Source,
     SourceBase,
     TableSource,
@@ -36,19 +44,29 @@ from equipoise.recipe_data import (
 __all__ = [
     "CIRCUMSTANCES",
     "Columns",
+    "Curriculum",
     "Dpo",
     "Evaluation",
+    "FinanceInstructSource",
     "Gate",
     "Generation",
     "HhSource",
     "Lora",
+    "MinGap",
     "Mix",
     "ModelSpec",
+    "MtBenchStyleSource",
+    "OnPolicySource",
     "Optim",
     "OrcaSource",
     "PocketSource",
+    "Policy",
+    "PromptColumns",
+    "Ranking",
     "Recipe",
+    "RedditSource",
     "RewardSpec",
+    "Sampling",
     "Source",
     "SourceBase",
     "Stage",
@@ -66,38 +84,6 @@ METRICS = {
     "reddit": ("ten", "correct"),
 }
 """Further figures of each task, as gates may name them (`domain.metric`); a test compares them with the tasks."""
-
-
-class ModelSpec(Part):
-    """The model to be trained."""
-
-    id: Annotated[str, Field(min_length=1)]
-    """A hub id, a local folder in the hub's layout, or `pocket`, the embedded model."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
-    """Precision of the frozen weights; `auto` is bfloat16 on CUDA and float32 on CPU."""
-    quantization: Literal["nf4"] | None = None
-    """`nf4` loads the frozen weights in 4 bits through bitsandbytes (the `[quant]` extra); on a CPU it is slow."""
-    thinking: bool = False
-    """Render prompts of thinking models with thinking on, in training and evaluation alike."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Leave it off unless you have read that code."""
-
-
-class RewardSpec(Part):
-    """The reward model that scores the evaluation."""
-
-    id: Annotated[str, Field(min_length=1)]
-    """A hub id, a local folder, or `pocket`: a sequence-classification model with one logit."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    max_length: PositiveInt = 4096
-    """Longest conversation in tokens; longer ones lose their oldest text, never the answer."""
-    sanity: Literal["stop", "warn"] = "stop"
-    """What happens when the reward model prefers obviously bad answers."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
 
 
 class Dpo(Part):
@@ -204,8 +190,8 @@ class Stage(Part):
     """Name of the stage; part of its folder's name."""
     mix: Mix
     """What it trains on."""
-    order: Literal["shuffle"] = "shuffle"
-    """Order of the pairs, new in every epoch."""
+    order: Literal["shuffle"] | Curriculum = "shuffle"
+    """Order of the pairs, new in every epoch: `shuffle`, `curriculum`, or a curriculum with its options."""
     dpo: Dpo = Dpo()
     """The loss."""
     optim: Optim = Optim()
@@ -216,6 +202,13 @@ class Stage(Part):
     """What DPO measures against: the stage's own start, or the base model."""
     gate: Gate = Gate()
     """The rule that decides whether the stage is kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _curriculum_by_name(cls, value: Any) -> Any:
+        """`order: curriculum` means a curriculum with its defaults."""
+        named = isinstance(value, dict) and value.get("order") == "curriculum"
+        return {**value, "order": {"kind": "curriculum"}} if named else value
 
 
 class TaskSpec(Part):
@@ -306,7 +299,7 @@ class Recipe(Part):
 
     name: Name
     """Name of the experiment and of its run folder."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """Seed of every random choice."""
     model: ModelSpec
     """The model to be trained."""

@@ -1,110 +1,14 @@
-"""The part of a recipe that says where pairs come from and how they are mixed."""
+"""The part of a recipe that says how pairs are mixed, and in which order they come."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
-Name = Annotated[str, Field(pattern=NAME)]
+from equipoise.recipe_parts import Part, Share
+
 WhenShort = Literal["fail", "shrink", "repeat"]
-
-
-class Part(BaseModel):
-    """What all parts of a recipe share: unknown keys are refused and values cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class SourceBase(Part):
-    """What every source has."""
-
-    domain: Name
-    """The ability that these pairs teach, by which training figures are reported."""
-    limit: PositiveInt | None = None
-    """Use at most this many pairs, drawn with the source's own seed."""
-    max_malformed: Share = 0.2
-    """Stop when more than this share of the rows is malformed."""
-
-
-class PocketSource(SourceBase):
-    """Pairs from the embedded synthetic world."""
-
-    kind: Literal["pocket"]
-    domain: Literal["general", "finance", "reddit"]
-    """Which of the world's domains."""
-    rows: PositiveInt = 1000
-    """How many rows the world makes."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the world's rows."""
-
-
-class FileSource(SourceBase):
-    """What every source that reads rows has."""
-
-    id: Annotated[str, Field(min_length=1)]
-    """A hub id, a local folder in the hub's layout, or a .json, .jsonl, .parquet or .csv file (also .gz)."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    split: str = "train"
-    """Split of a hub data set or folder; a single file has none."""
-
-
-class OrcaSource(FileSource):
-    """`system, question, chosen, rejected`: the columns of Intel/orca_dpo_pairs."""
-
-    kind: Literal["orca"]
-    domain: Name = "general"
-    """The ability that these pairs teach."""
-
-
-class HhSource(FileSource):
-    """`chosen, rejected`: whole dialogues of Anthropic/hh-rlhf; the prompt is all but the last answer."""
-
-    kind: Literal["hh"]
-    domain: Name = "general"
-    """The ability that these pairs teach."""
-
-
-class Columns(Part):
-    """Which column of a table is what: either chosen and rejected, or first, second and label."""
-
-    prompt: str | list[str]
-    """Text, a list of messages, or several columns that are joined by an empty line."""
-    system: str | None = None
-    """System message."""
-    chosen: str | None = None
-    """The better answer."""
-    rejected: str | None = None
-    """The worse answer."""
-    first: str | None = None
-    """First answer, where a label says which one is better."""
-    second: str | None = None
-    """Second answer, where a label says which one is better."""
-    label: str | list[str] | None = None
-    """1 = first is better, 2 = second is better, anything else = tie; several columns = majority."""
-    group: str | None = None
-    """What rows share when they belong together; default: the prompt."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Columns:
-        ranked, labelled = (self.chosen, self.rejected), (self.first, self.second, self.label)
-        if (all(ranked) and not any(labelled)) or (all(labelled) and not any(ranked)):
-            return self
-        raise ValueError("give either `chosen` and `rejected`, or `first`, `second` and `label`")
-
-
-class TableSource(FileSource):
-    """Any table whose columns the recipe names."""
-
-    kind: Literal["table"]
-    columns: Columns
-    """Which column is what."""
-
-
-Source = Annotated[PocketSource | OrcaSource | HhSource | TableSource, Field(discriminator="kind")]
 
 
 class Mix(Part):
@@ -115,7 +19,9 @@ class Mix(Part):
     pairs: PositiveInt | None = None
     """Pairs in all, divided by `shares`."""
     shares: dict[str, Share] | None = None
-    """Share of each source in pairs; they sum to 1."""
+    """Share of each source; they sum to 1."""
+    by: Literal["pairs", "tokens", "gradient"] = "pairs"
+    """What `shares` are shares of: pairs, answer tokens, or expected gradient (see docs/data.md)."""
     when_short: WhenShort = "fail"
     """A source has too few pairs: stop, shrink the whole mix in proportion, or repeat its pairs."""
 
@@ -125,8 +31,9 @@ class Mix(Part):
         """`{general: 800}` means `{counts: {general: 800}}`."""
         if not isinstance(value, dict) or value.keys() & {"counts", "pairs", "shares"}:
             return value
-        rest = {key: count for key, count in value.items() if key != "when_short"}
-        return {"counts": rest, **{key: value[key] for key in value.keys() & {"when_short"}}}
+        options = {"when_short", "by"}
+        rest = {key: count for key, count in value.items() if key not in options}
+        return {"counts": rest, **{key: value[key] for key in value.keys() & options}}
 
     @model_validator(mode="after")
     def _one_form(self) -> Mix:
@@ -135,6 +42,8 @@ class Mix(Part):
             raise ValueError("give either a count for each source, or `pairs` and `shares`")
         if self.counts is not None and not self.counts:
             raise ValueError("the mix is empty: name at least one source")
+        if self.counts is not None and self.by != "pairs":
+            raise ValueError(f"`by: {self.by}` divides by `shares`; counts are counts of pairs")
         if self.shares is not None and abs(sum(self.shares.values()) - 1.0) > 1e-6:
             raise ValueError(f"shares sum to {sum(self.shares.values()):.6g}, not to 1")
         return self
@@ -143,3 +52,18 @@ class Mix(Part):
     def sources(self) -> list[str]:
         """Names of the sources in the order of the recipe."""
         return list(self.counts or self.shares or {})
+
+
+class Curriculum(Part):
+    """Pairs in bands of difficulty, the bands in order, the pairs of a band shuffled.
+
+    Each source is divided into bands by itself, so that every beginning of the order holds the mix.
+    """
+
+    kind: Literal["curriculum"] = "curriculum"
+    by: Literal["score_gap", "reward_gap", "length", "margin"] = "margin"
+    """Easy is: a wide gap of the source's scores or of rewards, a short pair, a wide margin of the reference."""
+    direction: Literal["easy_to_hard", "hard_to_easy"] = "easy_to_hard"
+    """Which end comes first."""
+    bands: PositiveInt = 5
+    """How many bands; 1 is a shuffle."""

@@ -16,10 +16,11 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe import CIRCUMSTANCES, METRICS, Recipe
+from equipoise.recipe_sources import ranked
 from equipoise.records import InputError, content_id
 
 Location = tuple[str | int, ...]
-KINDS = ("pocket", "orca", "hh", "table")
+KINDS = ("pocket", "orca", "hh", "table", "reddit", "finance_instruct", "on_policy", "mt_bench_style")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -185,6 +186,9 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     rewarded = [name for name in tasks if name != "tatqa"]
     if rewarded and recipe.reward is None:
         yield ("evaluation", "tasks"), f"{', '.join(rewarded)}: scored by a reward model; add `reward: {{id: ...}}`"
+    for name, source in recipe.sources.items():
+        if ranked(source) and getattr(source, "reward", None) is None and recipe.reward is None:
+            yield ("sources", name), "a reward model ranks its answers; add `reward: {id: ...}` to it or to the recipe"
     longest = recipe.evaluation.generation.max_new_tokens
     for name in longest if isinstance(longest, dict) else ():
         if name not in tasks:
@@ -280,4 +284,8 @@ def _field(location: Location) -> str:
 
 def _is_tag(parts: Sequence[str], place: int) -> bool:
     in_source = place == 2 and parts[0] == "sources" and parts[2] in KINDS
-    return in_source or any(mark in parts[place] for mark in ("[", "constrained-")) or parts[place] in ("int", "dict")
+    return (
+        in_source
+        or any(mark in parts[place] for mark in ("[", "constrained-"))
+        or parts[place] in ("int", "dict", "Curriculum")
+    )

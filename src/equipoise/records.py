@@ -51,7 +51,8 @@ def chat(messages: tuple[Message, ...]) -> list[dict[str, str]]:
 class Pair:
     """A preference: to `prompt`, `chosen` is a better answer than `rejected`.
 
-    `group` names what the pair was made from (a post, a document): splits never divide a group.
+    `group` names what the pair was made from (a post, a document): splits never divide a group. The gaps say how
+    far apart the answers are, by the source's own scores and by a reward model, where there are such.
     """
 
     prompt: tuple[Message, ...]
@@ -60,6 +61,8 @@ class Pair:
     domain: str
     source: str
     group: str
+    score_gap: float | None = None
+    reward_gap: float | None = None
 
     @property
     def id(self) -> str:

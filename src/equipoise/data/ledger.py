@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from equipoise.data.built import Built
 from equipoise.data.mix import Mixture
+from equipoise.model.chat import EncodedPair
 from equipoise.records import Pair
 
 MANY_CUT = 0.2
@@ -30,22 +33,59 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Where `n` numbers lie: the smallest, the quartiles, the largest."""
+
+    n: int
+    smallest: float
+    lower: float
+    median: float
+    upper: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Lengths in tokens, as they are trained on: medians, the longest prompt plus answer, all answers together."""
+
+    prompt: float
+    chosen: float
+    rejected: float
+    longest: int
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceLine:
-    """A source: rows = sum(malformed) + sum(cleaned) + available."""
+    """A source: rows = sum(malformed) + sum(cleaned) + held_out + sum(unpaired) + available.
+
+    `malformed` is what the reader dropped, `cleaned` what cleaning dropped, `held_out` what was kept out of training,
+    and `unpaired` the questions that a model answered without a pair to show for it (or that nobody needed). `spread` is the
+    standard deviation of rewards by which gaps were judged. `assumed`: the answers are not generated yet, and
+    `available` counts questions. The gaps are those of available pairs, where the source or a reward model gave any.
+    """
 
     rows: int
     malformed: Mapping[str, int]
     cleaned: Mapping[str, int]
     available: int
     lengths: Lengths | None
+    held_out: int = 0
+    unpaired: Mapping[str, int] = field(default_factory=dict)
+    score_gaps: Spread | None = None
+    reward_gaps: Spread | None = None
+    spread: float | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StageLine:
     """One source in one stage, in pairs. Pairs that this stage cannot encode (`unusable`, by reason) are taken out
-    before the draw: source.available = sum(unusable) + available, and what is drawn is what is trained on.
+    before the draw: source.available = sum(unusable) + available, and what is drawn is what is trained on. Only as
+    many pairs are encoded as the draw needs, so `unusable` counts what was met on the way.
 
-    `prompts_cut` counts the drawn pairs whose prompt lost its beginning.
+    `after_truncation` counts the drawn pairs that still hold both answers whole once they are tokens, and
+    `prompts_cut` those of them whose prompt lost its beginning.
 
     `seen` counts presentations to the optimiser, a pair of two epochs twice; None while nothing was trained.
     """
@@ -56,7 +96,9 @@ class StageLine:
     repeated: int
     lengths: Lengths | None = None
     unusable: Mapping[str, int] = field(default_factory=dict)
+    after_truncation: int = 0
     prompts_cut: int = 0
+    tokens: Tokens | None = None
     seen: int | None = None
 
 
@@ -91,11 +133,11 @@ class Ledger:
     def from_record(cls, record: Mapping[str, Any]) -> Ledger:
         """Read a ledger back; raises KeyError or TypeError on a foreign object."""
         return cls(
-            {name: SourceLine(**_with_lengths(line)) for name, line in record["sources"].items()},
+            {name: SourceLine(**_parts(line)) for name, line in record["sources"].items()},
             {
                 name: StageLedger(
                     stage["epochs"],
-                    {source: StageLine(**_with_lengths(line)) for source, line in stage["sources"].items()},
+                    {source: StageLine(**_parts(line)) for source, line in stage["sources"].items()},
                 )
                 for name, stage in record["stages"].items()
             },
@@ -113,9 +155,28 @@ def lengths(pairs: Sequence[Pair]) -> Lengths | None:
     return Lengths(chosen, rejected, longer, longer + equal / 2)
 
 
+def spread_of(values: Sequence[float]) -> Spread | None:
+    """Quartiles of numbers (by linear interpolation); None where there are none."""
+    if not values:
+        return None
+    found = np.quantile(np.asarray(values, np.float64), [0.0, 0.25, 0.5, 0.75, 1.0]).tolist()
+    return Spread(len(values), *(round(value, 6) for value in found))
+
+
 def source_line(built: Built, cleaned: Sequence[Pair], reasons: Mapping[str, int]) -> SourceLine:
     """The line of a source from what it built and what cleaning left."""
-    return SourceLine(built.rows, dict(built.dropped), dict(reasons), len(cleaned), lengths(cleaned))
+    return with_pairs(SourceLine(built.rows, dict(built.dropped), dict(reasons), 0, None), cleaned)
+
+
+def with_pairs(line: SourceLine, pairs: Sequence[Pair]) -> SourceLine:
+    """The line with what can be said of the available pairs."""
+    return replace(
+        line,
+        available=len(pairs),
+        lengths=None if line.assumed else lengths(pairs),
+        score_gaps=spread_of([pair.score_gap for pair in pairs if pair.score_gap is not None]),
+        reward_gaps=spread_of([pair.reward_gap for pair in pairs if pair.reward_gap is not None]),
+    )
 
 
 def stage_ledger(mixture: Mixture, *, epochs: float) -> StageLedger:
@@ -133,14 +194,30 @@ def stage_ledger(mixture: Mixture, *, epochs: float) -> StageLedger:
 
 
 def encoded(
-    stage: StageLedger, unusable: Mapping[str, Mapping[str, int]], prompts_cut: Mapping[str, int]
+    stage: StageLedger, unusable: Mapping[str, Mapping[str, int]], rows: Sequence[EncodedPair], *, max_length: int
 ) -> StageLedger:
-    """The stage with what encoding found: pairs without room by source and reason, and cut prompts by source."""
-    lines = {
-        name: replace(line, unusable=dict(unusable.get(name, {})), prompts_cut=prompts_cut.get(name, 0))
-        for name, line in stage.sources.items()
-    }
+    """The stage with what encoding found: pairs without room by source and reason, and the drawn pairs as tokens."""
+    lines = {}
+    for name, line in stage.sources.items():
+        own = [row for row in rows if row.source == name]
+        whole = [row for row in own if len(row.prompt) + max(len(row.chosen), len(row.rejected)) <= max_length]
+        lines[name] = replace(
+            line,
+            unusable=dict(unusable.get(name, {})),
+            after_truncation=len(whole),
+            prompts_cut=sum(row.prompt_cut > 0 for row in own),
+            tokens=_tokens(own),
+        )
     return replace(stage, sources=lines)
+
+
+def _tokens(rows: Sequence[EncodedPair]) -> Tokens | None:
+    if not rows:
+        return None
+    sides = [(len(row.prompt), len(row.chosen), len(row.rejected)) for row in rows]
+    prompt, chosen, rejected = (statistics.median(side) for side in zip(*sides, strict=True))
+    longest = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in sides)
+    return Tokens(prompt, chosen, rejected, longest, sum(chosen + rejected for _, chosen, rejected in sides))
 
 
 def seen(stage: StageLedger, counts: Mapping[str, int]) -> StageLedger:
@@ -181,5 +258,9 @@ def _difference(stage: str, epochs: float, source: str, line: StageLine) -> str 
     return f"Stage {stage} {verb} {got} pairs of {source}, asked {expected:g}{passes}: {', '.join(parts)}."
 
 
-def _with_lengths(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {**line, "lengths": None if line["lengths"] is None else Lengths(**line["lengths"])}
+def _parts(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a line, its own records read back."""
+    kinds = {"lengths": Lengths, "score_gaps": Spread, "reward_gaps": Spread, "tokens": Tokens}
+    return {
+        name: kinds[name](**value) if name in kinds and value is not None else value for name, value in line.items()
+    }

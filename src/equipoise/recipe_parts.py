@@ -1,0 +1,50 @@
+"""The parts of a recipe that others are made of: what all parts share, a model, a reward model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+Name = Annotated[str, Field(pattern=NAME)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Part(BaseModel):
+    """What all parts of a recipe share: unknown keys are refused and values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelSpec(Part):
+    """The model to be trained."""
+
+    id: Annotated[str, Field(min_length=1)]
+    """A hub id, a local folder in the hub's layout, or `pocket`, the embedded model."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    """Precision of the frozen weights; `auto` is bfloat16 on CUDA and float32 on CPU."""
+    quantization: Literal["nf4"] | None = None
+    """`nf4` loads the frozen weights in 4 bits through bitsandbytes (the `[quant]` extra); on a CPU it is slow."""
+    thinking: bool = False
+    """Render prompts of thinking models with thinking on, in training and evaluation alike."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave it off unless you have read that code."""
+
+
+class RewardSpec(Part):
+    """A reward model: the recipe's scores the evaluation, a source's ranks its answers."""
+
+    id: Annotated[str, Field(min_length=1)]
+    """A hub id, a local folder, or `pocket`: a sequence-classification model with one logit."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    max_length: PositiveInt = 4096
+    """Longest conversation in tokens; longer ones lose their oldest text, never the answer."""
+    sanity: Literal["stop", "warn"] = "stop"
+    """What happens when the reward model prefers obviously bad answers."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
