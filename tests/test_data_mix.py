@@ -10,10 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equipoise.data.built import Built
-from equipoise.data.ledger import Ledger, encoded, lengths, problems, seen, source_line, stage_ledger
-from equipoise.data.mix import allocate, mix
-from equipoise.data.order import epoch_order, evenly
-from equipoise.recipe import Mix
+from equipoise.data.ledger import (
+    Ledger,
+    Spread,
+    Tokens,
+    encoded,
+    lengths,
+    problems,
+    seen,
+    source_line,
+    spread_of,
+    stage_ledger,
+)
+from equipoise.data.mix import allocate, expected_gradient, mix
+from equipoise.data.order import bands_of, epoch_order, evenly
+from equipoise.model.chat import EncodedPair
+from equipoise.recipe import Curriculum, Mix
 from equipoise.records import InputError, Message, Pair
 
 
@@ -139,7 +151,7 @@ def test_order_is_a_permutation_new_in_every_epoch() -> None:
     sources = ["a"] * 79 + ["b"] * 21
     spread = epoch_order(100, seed=0, epoch=0, sources=sources)
     assert sorted(spread) == list(range(100)) and spread != epoch_order(100, seed=0, epoch=1, sources=sources)
-    with pytest.raises(ValueError, match="3 pairs and the sources of 2"):
+    with pytest.raises(ValueError, match="3 pairs, the sources of 2"):
         epoch_order(3, seed=0, epoch=0, sources=["a", "b"])
 
 
@@ -158,12 +170,15 @@ def test_ledger_says_what_was_not_as_asked() -> None:
     built = Built(available["a"], 33, {"wrong type": 3})
     ledger = Ledger().with_source("a", source_line(built, available["a"][:29], {"near duplicate": 1}))
     assert problems(ledger.with_stage("s", stage)) == []
-    done = seen(encoded(stage, {"a": {"answer too long": 4}}, {"b": 2}), {"a": 8, "b": 5})
+    rows = [EncodedPair(f"{i}", "b", "b", (1, 2), (3,) * (i + 1), (4,), prompt_cut=int(i < 2)) for i in range(10)]
+    done = seen(encoded(stage, {"a": {"answer too long": 4}}, rows, max_length=9), {"a": 8, "b": 5})
     full = ledger.with_stage("s", done)
     assert problems(full) == [
         "Stage s saw 8 pairs of a, asked 10 (20 x 0.5 epochs): 30 available, 20 drawn, 4 unusable: answer too long."
     ]
     assert done.sources["a"].unusable == {"answer too long": 4} and done.sources["b"].prompts_cut == 2
+    assert done.sources["b"].after_truncation == 7  # of 1 to 10 answer tokens beside 2 of the prompt, 7 fit into 9
+    assert done.sources["b"].tokens == Tokens(prompt=2, chosen=5.5, rejected=1, longest=12, answers=65)
     assert Ledger.from_record(full.record()) == full
     line = full.sources["a"]
     assert line.rows == sum(line.malformed.values()) + sum(line.cleaned.values()) + line.available
@@ -175,3 +190,85 @@ def test_lengths() -> None:
     assert (measured.chosen, measured.rejected) == (4, 3)
     assert measured.chosen_longer == measured.longer_wins == pytest.approx(2 / 3)
     assert lengths([]) is None
+
+
+def test_pairs_that_cannot_be_used_are_passed_over_and_only_as_many_are_tried_as_needed() -> None:
+    pool = {"a": _pairs("a", 100)}
+    spec = Mix(counts={"a": 10})
+    whole = mix(pool, spec, seed=0, stage="s").pairs
+    tried: list[Pair] = []
+
+    def usable(pair: Pair) -> bool:
+        tried.append(pair)
+        return pair not in whole[:3]
+
+    mixture = mix(pool, spec, seed=0, stage="s", usable=usable)
+    assert mixture.pairs[:7] == whole[3:] and len(tried) == 13
+    assert (mixture.lines[0].available, mixture.lines[0].drawn) == (97, 10)
+
+
+def test_what_is_unusable_counts_against_a_short_source() -> None:
+    pool = {"a": _pairs("a", 20), "b": _pairs("b", 100)}
+    odd = {pair for pair in pool["a"] if int(pair.prompt[0].content.split()[1]) % 2}
+    for kind, drawn in (("shrink", (10, 10)), ("repeat", (16, 16))):
+        spec = Mix(pairs=32, shares={"a": 0.5, "b": 0.5}, when_short=kind)
+        lines = mix(pool, spec, seed=0, stage="s", usable=lambda pair: pair not in odd).lines
+        assert (lines[0].drawn, lines[1].drawn) == drawn and lines[0].available == 10
+    with pytest.raises(InputError, match="source a: 16 pairs asked, 10 available"):
+        mix(pool, Mix(counts={"a": 16}), seed=0, stage="s", usable=lambda pair: pair not in odd)
+
+
+def test_shares_of_tokens_by_hand() -> None:
+    """Pairs of a hold 10 tokens and those of b 30: 75 of a and 25 of b hold 750 each."""
+    pool = {"a": _pairs("a", 100), "b": _pairs("b", 100)}
+    spec = Mix(pairs=100, shares={"a": 0.5, "b": 0.5}, by="tokens")
+    lines = mix(pool, spec, seed=0, stage="s", size=lambda pair: 10 if pair.source == "a" else 30).lines
+    assert [(line.source, line.asked, line.drawn) for line in lines] == [("a", 75, 75), ("b", 25, 25)]
+
+
+@given(st.integers(20, 300), st.integers(0, 10))
+def test_shares_of_tokens_hold_for_what_is_drawn(pairs: int, seed: int) -> None:
+    """The drawn tokens are in their shares to within what two pairs hold, although lengths differ inside a source."""
+    pool = {"a": _pairs("a", 300), "b": _pairs("b", 300)}
+
+    def size(pair: Pair) -> float:
+        number = int(pair.prompt[0].content.split()[1])
+        return 5 + number % 7 if pair.source == "a" else 20 + number % 11
+
+    mixture = mix(pool, Mix(pairs=pairs, shares={"a": 0.3, "b": 0.7}, by="tokens"), seed=seed, stage="s", size=size)
+    assert len(mixture.pairs) == pairs
+    total = {name: sum(size(pair) for pair in mixture.pairs if pair.source == name) for name in "ab"}
+    assert total["a"] == pytest.approx(0.3 * sum(total.values()), abs=60 + 0.05 * sum(total.values()))
+
+
+def test_expected_gradient_by_hand() -> None:
+    assert expected_gradient(9, 16, per_token=False) == 5
+    assert expected_gradient(4, 4, per_token=True) == pytest.approx(0.5**0.5)
+
+
+def test_bands_by_hand() -> None:
+    easiness = [5.0, 1.0, 3.0, 2.0, 4.0, 0.1, 0.2]
+    sources = ["a"] * 5 + ["b"] * 2
+    assert bands_of(easiness, sources, Curriculum(bands=2)) == [0, 1, 0, 1, 0, 1, 0]
+    hard_first = Curriculum(bands=5, direction="hard_to_easy")
+    assert bands_of(easiness, sources, hard_first) == [4, 0, 2, 1, 3, 0, 2]
+    assert bands_of(easiness, sources, Curriculum(bands=1)) == [0] * 7
+    with pytest.raises(ValueError, match="finite"):
+        bands_of([1.0, float("nan")], ["a", "a"], Curriculum())
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=60), st.integers(0, 3))
+def test_bands_come_in_order_and_the_mix_stays_even(pairs: list[tuple[str, int]], epoch: int) -> None:
+    sources, bands = [source for source, _ in pairs], [band for _, band in pairs]
+    order = epoch_order(len(pairs), seed=1, epoch=epoch, sources=sources, bands=bands)
+    assert sorted(order) == list(range(len(pairs)))
+    for name in "ab":
+        own = [bands[place] for place in order if sources[place] == name]
+        assert own == sorted(own)
+    plain = epoch_order(len(pairs), seed=1, epoch=epoch, sources=sources)
+    assert [sources[place] for place in order] == [sources[place] for place in plain]
+
+
+def test_spread_by_hand() -> None:
+    assert spread_of([4.0, 1.0, 2.0, 3.0, 5.0]) == Spread(5, 1.0, 2.0, 3.0, 4.0, 5.0)
+    assert spread_of([]) is None

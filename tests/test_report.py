@@ -10,19 +10,21 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from equipoise.data.ledger import Ledger, Lengths, SourceLine, StageLedger, StageLine
+from equipoise.data.ledger import Ledger, Lengths, SourceLine, Spread, StageLedger, StageLine, Tokens
 from equipoise.evaluation.gate import decide
 from equipoise.evaluation.health import health
 from equipoise.outcome import comparison_json, gate_before, only, verdict_json
 from equipoise.recipe import Recipe
 from equipoise.records import InputError, Score, content_id
-from equipoise.report import plots, text
+from equipoise.report import plots, text, words
 from equipoise.report.html import write_report
+from equipoise.report.read import RunFiles, read_run
 from equipoise.run_folder import Run, write_json, write_lines, write_text
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -142,13 +144,18 @@ def make_steps(steps: int) -> list[dict[str, object]]:
 
 def make_ledger(seen: int | None) -> Ledger:
     lengths = Lengths(210.0, 120.0, 0.84, 0.85)
+    gaps = Spread(898, 0.5, 0.75, 1.25, 2.0, 4.0)
+    drops: tuple[dict[str, int], dict[str, int]] = {"empty answer": 12}, {"near-duplicate": 90}
     sources = {
-        name: SourceLine(1000, {"empty answer": 12}, {"near-duplicate": 90}, 898, lengths)
+        name: SourceLine(1000, *drops, 898, lengths, score_gaps=gaps, reward_gaps=gaps, spread=1.5)
         for name in ("general", "finance")
     }
-    line = StageLine(40, 898, 40, 0, lengths, seen=40), StageLine(60, 898, 60, 0, lengths, seen=seen)
-    stage = StageLedger(1.0, dict(zip(("general", "finance"), line, strict=True)))
-    return Ledger(sources, {"general": stage, "finance": stage})
+    tokens = Tokens(33, 21.5, 14, 180, 1400)
+    general = StageLine(40, 898, 40, 0, lengths, {}, 40, 0, tokens, seen=40)
+    finance = StageLine(60, 898, 60, 0, lengths, {}, 60, 0, tokens, seen=60)
+    first = StageLedger(1.0, {"general": general, "finance": finance})
+    second = StageLedger(1.0, {"general": general, "finance": replace(finance, seen=seen)})
+    return Ledger(sources, {"general": first, "finance": second})
 
 
 def make_run(folder: Path, *, items: int = 60, steps: int = 40, on_fail: str = "continue", verdict: bool = True) -> Run:
@@ -347,6 +354,199 @@ def test_a_domain_that_was_not_measured_is_named(tmp_path: Path) -> None:
     assert "ifeval was not measured: 0 groups scored." in page_of(run)
 
 
+def rows_of(page: str, label: str) -> list[list[str]]:
+    """The cells of a table's body as a reader sees them, plots left out."""
+    body = page.partition(f'aria-label="{label}"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = []
+    for row in body.split("</tr>")[:-1]:
+        cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        plain = [re.sub(r"<svg.*?</svg>", "", cell, flags=re.DOTALL) for cell in cells]
+        rows.append([" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in plain])
+    return rows
+
+
+def page_with(folder: Path, ledger: object) -> str:
+    run = make_run(folder, items=12, steps=2)
+    write_json(folder / "data" / "ledger.json", ledger)
+    return page_of(run)
+
+
+def test_the_way_of_the_data_is_shown_step_by_step(tmp_path: Path) -> None:
+    """1000 rows: 12 + 90 + 30 held out + 8 while pairing are lost, 860 are left; a stage cannot use 3 of them."""
+    fair, unfair = Lengths(310, 300, 0.51, 0.52), Lengths(90, 210, 0.1, 0.11)
+    gaps = Spread(860, 0.5, 0.75, 1.25, 2.0, 4.0)
+    sources = {
+        "finance@second": SourceLine(
+            1000, {"empty answer": 12}, {"near-duplicate": 88, "too long": 2}, 860, unfair, held_out=30,
+            unpaired={"gap too small": 8}, score_gaps=gaps, reward_gaps=Spread(9, 0.1, 0.2, 0.3, 0.4, 0.5), spread=1.5,
+        ),
+        "general": SourceLine(50, {}, {}, 50, None, assumed=True),
+        "reddit": SourceLine(50, {}, {}, 50, fair),
+    }  # fmt: skip
+    tokens = Tokens(33, 21.5, 14, 180, 12345)
+    line = StageLine(400, 857, 400, 7, unfair, {"no room": 3}, 399, 5, tokens, seen=200)
+    page = page_with(tmp_path / "way", Ledger(sources, {"second": StageLedger(0.5, {"finance@second": line})}).record())
+    name = "finance (made for stage second)"
+    assert rows_of(page, "Sources") == [
+        [name, "1,000", "12 by the reader 12 empty answer 90 in cleaning 88 near-duplicate 2 too long 30 held out "
+         "8 while pairing 8 gap too small", "860", ""],
+        ["general", "50", "none", "50 questions; answers not generated yet", ""],
+        ["reddit", "50", "none", "50", ""],
+    ]  # fmt: skip
+    said = "gap of the source&#39;s scores: median 1.25, half between 0.75 and 2"
+    said += " gap of rewards: median 0.3, half between 0.2 and 0.4"
+    said += " Standard deviation of rewards by which gaps were judged: 1.5"
+    assert rows_of(page, "Available pairs") == [
+        [name, "90", "210", "10.0%", "⚠ 11.0%", said],
+        ["general", "", "", "", "", "answers not generated yet"],
+        ["reddit", "310", "300", "51.0%", "52.0%", "no scores and no rewards"],
+    ]
+    assert rows_of(page, "Pairs by stage") == [
+        ["second", name, "400", "857", "3 no room", "400", "7", "399", "5", "0.5", "200"]
+    ]
+    assert rows_of(page, "Drawn pairs by stage") == [
+        ["second", name, "90", "210", "10.0%", "⚠ 11.0%", "33", "21.5", "14", "180", "12,345"]
+    ]
+    assert "the length of an answer tells which one is better" in page
+    assert "860 pairs: from 0.5 to 4, half of them between 0.75 and 2, median 1.25" in page  # the plot in words
+    assert "Every stage was trained on the mix that was asked for." in page
+    assert "finance@second" not in page and "Another mix" not in page
+
+
+def test_a_box_plot_stands_where_its_numbers_are() -> None:
+    """0 to 4 are 340 units from 10 on: a quarter is 85."""
+    root = ElementTree.fromstring(plots.box("gaps", (0.0, 1.0, 2.0, 3.0, 4.0)))
+    parts = {part.get("class"): part for part in root}
+    assert (parts["middle"].get("x"), parts["middle"].get("width")) == ("95.0", "170.0")
+    assert parts["median"].get("x1") == parts["median"].get("x2") == "180.0"
+    whisker = next(part for part in root if part.get("class") == "whisker")
+    assert (whisker.get("x1"), whisker.get("x2")) == ("10.0", "350.0")
+    assert [part.text for part in root if part.get("class") == "tick"] == ["0", "1", "2", "3", "4"]
+
+
+def test_another_mix_than_asked_for_stands_in_the_first_line(tmp_path: Path) -> None:
+    said = "Another mix than asked for: Stage finance saw 45 pairs of finance, asked 60"
+    page = page_with(tmp_path / "other", make_ledger(seen=45).record())
+    title, headline = (re.search(f"<{tag}>(.*?)</", page) for tag in ("title", 'h2 id="h-verdict" class="headline"'))
+    assert title and title[1].startswith(f"other: {said}") and headline and headline[1].startswith(said)
+    assert "the same is true" not in page.lower()
+    for seen in (59, 60, 61):  # one pair is rounding
+        assert "Another mix" not in page_with(tmp_path / str(seen), make_ledger(seen=seen).record())
+    record = make_ledger(seen=45).record()
+    record["stages"]["general"]["sources"]["general"]["seen"] = 20
+    page = page_with(tmp_path / "two", record)
+    assert "Stage general saw 20 pairs of general, asked 40" in page.partition("</title>")[0]
+    assert "The same is true of 1 more" in page.partition("</title>")[0]
+    record = make_ledger(seen=None).record()  # not trained yet, and too few were drawn
+    record["stages"]["finance"]["sources"]["finance"]["drawn"] = 30
+    assert "Another mix than asked for: Stage finance has 30 pairs" in page_with(tmp_path / "drawn", record)
+
+
+def test_cut_prompts_are_no_other_mix(tmp_path: Path) -> None:
+    record = make_ledger(seen=60).record()
+    record["stages"]["finance"]["sources"]["finance"]["prompts_cut"] = 30
+    page = page_with(tmp_path / "cut", record)
+    assert "Another mix" not in page and "30 of 60 prompts of finance lost their beginning" in page
+
+
+def test_a_ledger_of_an_earlier_version_is_shown_with_what_it_has(tmp_path: Path) -> None:
+    record = make_ledger(seen=45).record()
+    for line in record["sources"].values():
+        for key in ("held_out", "unpaired", "score_gaps", "reward_gaps", "spread", "assumed"):
+            del line[key]
+    for stage in record["stages"].values():
+        for line in stage["sources"].values():
+            for key in ("after_truncation", "prompts_cut", "tokens"):
+                del line[key]
+    page = page_with(tmp_path / "earlier", record)
+    row = ["finance", "finance", "60", "898", "none", "60", "0", "", "", "1", "⚠ 45"]  # not known, which is not 0
+    assert rows_of(page, "Pairs by stage")[-1] == row
+    assert rows_of(page, "Drawn pairs by stage")[0] == [
+        "general",
+        "general",
+        "210",
+        "120",
+        "84.0%",
+        "⚠ 85.0%",
+        *[""] * 5,
+    ]
+    assert "Another mix than asked for" in page and "cannot be read" not in page
+    for line in record["stages"]["finance"]["sources"].values():  # a field that has another name today
+        line["too_long"] = line.pop("unusable") | {"prompt too long": 4}
+        del line["lengths"]["longer_wins"]
+    page = page_with(tmp_path / "oldest", record)
+    assert rows_of(page, "Pairs by stage")[-1][4] == "4 prompt too long"
+    assert "data/ledger.json is of another version" in page
+
+
+def test_a_ledger_with_gaps_out_of_order_is_left_out(tmp_path: Path) -> None:
+    record = make_ledger(seen=60).record()
+    record["sources"]["general"]["reward_gaps"]["median"] = 3.0
+    page = page_with(tmp_path / "order", record)
+    assert "sources.general.reward_gaps is not in order" in page and "There is no ledger." in page
+
+
+def test_hostile_names_and_reasons_of_a_ledger_are_text(tmp_path: Path) -> None:
+    record = make_ledger(seen=45).record()
+    name = 'x"><img src=x onerror=alert(1)>\u202e@</title><script>'
+    line = {**record["sources"].pop("finance"), "malformed": {HOSTILE: 5}, "unpaired": {HOSTILE: 7}}
+    record["sources"] = {name: line}
+    stage = record["stages"]["finance"]["sources"]
+    stage[name] = {**stage.pop("finance"), "unusable": {HOSTILE: 2}}
+    page = page_with(tmp_path / "hostile", record)
+    tags = [tag for tag, _ in parse(page).seen]
+    assert tags.count("title") > 1 and not {"img", "script"} & set(tags)
+    assert "\u202e" not in page and "\x1b" not in page and "⟨U+202E⟩" in page
+    assert "5 &lt;script&gt;alert(1)&lt;/script&gt;" in " ".join(re.sub("<bdi>", "", page).split())
+    assert "<title>hostile: Another mix than asked for: Stage finance saw 45 pairs of x&#34;&gt;&lt;img" in page
+
+
+SOURCES: dict[str, dict[str, object]] = {
+    "sampled": {"kind": "finance_instruct", "id": "x", "rejected": "sampled"},
+    "corrupted": {"kind": "finance_instruct", "id": "x", "rejected": "corrupted"},
+    "correctness": {"kind": "finance_instruct", "id": "x", "rejected": "correctness"},
+    "own": {"kind": "on_policy", "id": "x", "domain": "finance"},
+    "mt": {"kind": "mt_bench_style"},
+    "plain": {"kind": "orca", "id": "x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "ranks", "warned"),
+    [
+        ("sampled", None, True),
+        ("own", None, True),
+        ("mt", None, True),
+        ("mt", {"id": "pocket"}, True),
+        ("mt", {"id": "pocket", "revision": "v2"}, False),
+        ("own", {"id": "another"}, False),
+        ("sampled", {"id": "another"}, False),
+        ("corrupted", None, False),
+        ("correctness", None, False),
+        ("plain", None, False),
+    ],
+)
+def test_one_reward_model_that_selects_and_grades_is_warned_about(
+    whole: tuple[Run, str], source: str, ranks: dict[str, str] | None, warned: bool
+) -> None:
+    files = read_run(whole[0])
+    spec = {**SOURCES[source], **({"reward": ranks} if ranks else {})}
+    recipe = {**make_recipe().model_dump(mode="json"), "sources": {"answers": spec}}
+    stage = {"epochs": 1.0, "sources": {"answers@finance": {}}}
+
+    def said(recipe: dict[str, object], **changed: object) -> bool:
+        ledger = {"stages": changed.get("stages", {"finance": stage})}
+        scores = {"base": {name: files.points["base"][name] for name in changed.get("tasks", DOMAINS)}}  # type: ignore[attr-defined]
+        found = words.warnings(RunFiles("x", recipe, ledger=ledger, points=scores), {})
+        sentence = "that graded mt_bench, finance_instruct and reddit also selected the training pairs of answers:"
+        return any(sentence in warning for warning in found)
+
+    assert said(recipe) is warned
+    assert not said({**recipe, "reward": None})
+    assert not said(recipe, tasks=["tatqa"])  # nothing was graded by it
+    assert not said(recipe, stages={"finance": {"epochs": 1.0, "sources": {"others": {}}}})  # nothing was drawn of it
+
+
 def test_no_run_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         write_report(Run.open(tmp_path))
@@ -401,6 +601,10 @@ def test_questions_are_shown_where_the_run_keeps_them(tmp_path: Path) -> None:
         plots.lines("many", [plots.Line(f"<{n}>", [(x, x * n) for x in range(1000)]) for n in range(9)]),
         plots.bar({"<a>": 3, "b": 0}, "bar"),
         plots.dumbbell(0.0, 0.0, 0.0, 0.0),
+        plots.box('a"<b>&\x01', (0.0, 0.0, 0.0, 0.0, 0.0)),
+        plots.box("one", (-2.0, -2.0, -2.0, -2.0, -2.0)),
+        plots.box("far", (-1.7e308, 0.0, 1e-300, 1.0, 1.7e308)),
+        plots.box("near", (0.0, 5e-324, 5e-324, 5e-324, 5e-324)),
     ],
 )
 def test_plots_are_well_formed(svg: str) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from equipoise import console
 from equipoise.cli import print_json
 from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
-from equipoise.recipe_parts import NAME
 from equipoise.recipe_file import load_recipe, parse_recipe
+from equipoise.recipe_parts import NAME
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json
 
@@ -127,11 +127,13 @@ def data_command(recipe: Path, overrides: Sequence[str], show: int, as_json: boo
     loaded = load_recipe(find_recipe(recipe), overrides)
     from equipoise.data.ledger import problems
     from equipoise.model.load import policy_tokenizer
-    from equipoise.preparation import examples, prepare
+    from equipoise.models import Models
+    from equipoise.preparation import Preparation, examples
+    from equipoise.store import Store
 
-    tokenizer = policy_tokenizer(loaded.model)
+    tokenizer, store = policy_tokenizer(loaded.model), Store()
     with console.Terminal() as display:
-        prepared = prepare(loaded, tokenizer, display)
+        prepared = Preparation(loaded, tokenizer, display, store, Models(loaded, store, display)).begin()
     shown = examples(loaded, prepared, tokenizer, show)
     if as_json:
         print_json({**prepared.ledger.record(), "problems": problems(prepared.ledger), "examples": shown})

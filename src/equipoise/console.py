@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from equipoise.console_pairs import example as example
 from equipoise.progress import duration
 
 COLOURS = {"improved": "green", "held": "cyan", "worse": "red", "undecided": "yellow"}
@@ -100,14 +101,18 @@ def _how_far(done: int, total: int | None, first: int, since: float, now: float)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
-    """Print a table; cells that are verdicts or outcomes get their colour."""
+    """Print a table; cells that are verdicts or outcomes get their colour, cells that are a `Text` keep theirs."""
     grid = Table(title=title, title_justify="left", title_style="bold")
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left")
     for row in rows:
-        grid.add_row(*(Text(str(cell), style=COLOURS.get(str(cell).split(" ")[0], "")) for cell in row))
+        grid.add_row(*(cell if isinstance(cell, Text) else _cell(str(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(grid)
+
+
+def _cell(said: str) -> Text:
+    return Text(said, style=COLOURS.get(said.split(" ")[0], ""))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -160,38 +165,66 @@ def gate_table(gates: Sequence[Mapping[str, Any]]) -> None:
 
 def ledger_tables(ledger: Mapping[str, Any]) -> None:
     """Where the pairs went: by source, then by stage."""
-    sources = []
+    from equipoise.report.words import source_name
+
+    heads = ("source", "rows", "dropped", "available", "chosen\nlonger", "longer\nwins", "median gap")
+    sources = [_source_cells(name, line) for name, line in ledger["sources"].items()]
+    table("Sources", heads, sources, right=("rows", *heads[3:6]))
     for name, line in ledger["sources"].items():
-        drops = {**line["malformed"], **line["cleaned"]}
-        said = ", ".join(f"{reason}: {count}" for reason, count in drops.items()) or "none"
-        longer = line["lengths"]["chosen_longer"] if line["lengths"] else None
-        sources.append((name, line["rows"], said, line["available"], "" if longer is None else f"{longer:.0%}"))
-    table(
-        "Sources",
-        ("source", "rows", "dropped", "available", "chosen longer"),
-        sources,
-        right=("rows", "available", "chosen longer"),
-    )
-    stages = []
-    for name, stage in ledger["stages"].items():
-        for source, line in stage["sources"].items():
-            unusable = ", ".join(f"{reason}: {count}" for reason, count in line["unusable"].items()) or "none"
-            seen = "" if line["seen"] is None else line["seen"]
-            stages.append(
-                (
-                    name,
-                    source,
-                    line["asked"],
-                    line["available"],
-                    unusable,
-                    line["drawn"],
-                    line["repeated"],
-                    stage["epochs"],
-                    seen,
-                )
-            )
-    columns = ("stage", "source", "asked", "available", "unusable", "drawn", "repeated", "epochs", "seen")
-    table("Stages", columns, stages, right=("asked", "available", "drawn", "repeated", "epochs", "seen"))
+        for note in _source_notes(line):
+            print(f"{_plain(source_name(name))}: {note}")
+    columns = ("stage", "source", "asked", "available", "unusable", "drawn", "repeated", "after\ntruncation",
+               "prompts\ncut", "epochs", "seen")  # fmt: skip
+    stages = [
+        _stage_cells(name, source, line, stage["epochs"])
+        for name, stage in ledger["stages"].items()
+        for source, line in stage["sources"].items()
+    ]
+    table("Stages", columns, stages, right=(*columns[2:4], *columns[5:]))
+
+
+def _source_cells(name: str, line: Mapping[str, Any]) -> tuple[Text | str, ...]:
+    from equipoise.report.words import losses, source_name
+
+    drops = [f"{count} {how}" + (f": {_counts(reasons)}" if reasons else "") for how, count, reasons in losses(line)]
+    lengths = line["lengths"]
+    shares = [f"{lengths[key]:.0%}" if lengths else "" for key in ("chosen_longer", "longer_wins")]
+    kinds = {"score": line["score_gaps"], "reward": line["reward_gaps"]}
+    gaps = [f"{kind} {spread['median']:.3g}" for kind, spread in kinds.items() if spread]
+    available = f"{line['available']} questions" if line["assumed"] else str(line["available"])
+    dropped = _plain("\n".join(drops) or "none")
+    return (_plain(source_name(name)), str(line["rows"]), dropped, available, *shares, "\n".join(gaps))
+
+
+def _source_notes(line: Mapping[str, Any]) -> list[str]:
+    from equipoise.report.words import by_length
+
+    notes = ["answers not generated yet; what is available counts questions"] if line["assumed"] else []
+    if by_length(line["lengths"]):
+        wins = line["lengths"]["longer_wins"]
+        notes.append(f"the longer answer is the chosen one in {wins:.0%} of its pairs: a model can learn length alone")
+    return notes
+
+
+def _stage_cells(stage: str, source: str, line: Mapping[str, Any], epochs: float) -> tuple[Text | str, ...]:
+    from equipoise.report.words import source_name
+
+    counts = (line["asked"], line["available"])
+    later = (line["drawn"], line["repeated"], line["after_truncation"], line["prompts_cut"], f"{epochs:g}")
+    seen = "" if line["seen"] is None else str(line["seen"])
+    named = (_plain(stage), _plain(source_name(source)))
+    return (*named, *map(str, counts), _plain(_counts(line["unusable"]) or "none"), *map(str, later), seen)
+
+
+def _counts(reasons: Mapping[str, float]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def _plain(said: str) -> Text:
+    """A cell without a colour of its own, in which no character moves the cursor or turns the text around."""
+    from equipoise.report.text import visible
+
+    return Text(visible(said))
 
 
 def plan_tables(plan: Mapping[str, Any]) -> None:
@@ -245,16 +278,3 @@ def _stage_tables(stages: Sequence[Mapping[str, Any]], memory: Mapping[str, Any]
     heads = ("stage", "peak", *parts, "recomputed")
     there = f"{memory['device']}: {memory['available'] / 2**30:.1f} available"
     table(f"Memory in training (GiB; {there})", heads, sizes, right=heads[1:])
-
-
-def example(pair: Mapping[str, Any]) -> None:
-    """Show a pair as the model meets it: the prompt dim, the trained-on tokens marked one by one."""
-    screen = Console(highlight=False, soft_wrap=True)
-    cut = f", {pair['prompt_cut']} tokens of the prompt cut" if pair["prompt_cut"] else ""
-    screen.rule(f"{pair['stage']} / {pair['source']} / {pair['id']}{cut}", align="left")
-    screen.print(Text(pair["prompt"], style="dim"))
-    for side, colour in (("chosen", "green"), ("rejected", "red")):
-        text = Text(f"{side}: ")
-        for place, token in enumerate(pair[side]):
-            text.append(token if screen.is_terminal else f"[{token}]", style=f"{colour}{' underline' * (place % 2)}")
-        screen.print(text)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from equipoise.beginning import stage_seed
 from equipoise.data import ledger as ledgers
 from equipoise.dpo import schedule
 from equipoise.dpo.cost import Rates, measure_rates, operations, seconds
@@ -19,6 +20,7 @@ from equipoise.dpo.forecast import StageForecast
 from equipoise.dpo.optimizer import require_optimizer
 from equipoise.dpo.packing import token_budget
 from equipoise.dpo.trackers import require_trackers
+from equipoise.draw import StageData
 from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats import smallest_effect
@@ -27,11 +29,11 @@ from equipoise.model.generate import CPU_ROWS
 from equipoise.model.load import default_device, model_config, model_folder, policy_tokenizer
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of
 from equipoise.outcome import only
-from equipoise.preparation import Prepared, StageData, prepare
+from equipoise.preparation import Preparation, Prepared
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
 from equipoise.records import Item
-from equipoise.stages import stage_seed
+from equipoise.store import Store
 
 FLIPPED = 0.10
 """Assumed share of exact-match items whose score changes, where no spread is known."""
@@ -69,7 +71,7 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
     config = model_config(folder, "model.id", trust_remote_code=recipe.model.trust_remote_code)
     shape = shape_of(config, trust_remote_code=recipe.model.trust_remote_code)
     tokenizer, rough = _tokenizer(recipe, folder)
-    prepared = prepare(recipe, tokenizer, display)
+    prepared = Preparation(recipe, tokenizer, display, Store()).begin()
     weights = bool(list(folder.glob("*.safetensors")))
     scores = known_base_scores(recipe, prepared.items) if weights else None
     if scores is None and weights and (measure or shape.parameters <= SMALL):
@@ -78,11 +80,15 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
         )
         keep_base_scores(recipe, prepared.items, scores)
     rates = measure_rates(default_device(), _dtype(recipe, default_device().type))
-    stages = [_stage(recipe, number, data, config, shape, rates, target) for number, data in enumerate(prepared.stages)]
+    stages = [
+        _stage(recipe, number, data, config, shape, rates, target)
+        for number, data in enumerate(prepared.stages)
+        if data
+    ]
     problems = ledgers.problems(prepared.ledger)
     problems += _memory_problems(stages, target) + _position_problems(recipe, config)
     notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
-    notes += _memory_notes(stages)
+    notes += _memory_notes(stages) + _assumed_notes(prepared)
     notes += [] if weights else ["the folder has no weights: a run would stop; everything else is planned"]
     if scores is None:
         notes.append("the base model was not scored: use --measure to see its floors, ceilings and spreads")
@@ -235,6 +241,16 @@ def _memory_problems(stages: Sequence[Mapping[str, Any]], target: Target) -> lis
         f"lora.rank, or take a smaller model"
         for stage in stages
         if not stage["fits"]
+    ]
+
+
+def _assumed_notes(prepared: Prepared) -> list[str]:
+    """Which sources have no answers yet, and what is assumed of them."""
+    return [
+        f"source {name}: its answers are not generated yet; {line.available} questions are there, and every answer is "
+        "assumed to be as long as it may be"
+        for name, line in prepared.ledger.sources.items()
+        if line.assumed
     ]
 
 

@@ -1,75 +1,169 @@
 """From a recipe to what its stages train on: items, pairs, the exact mix, token ids, the ledger.
 
-`run`, `plan` and `data` share these steps, so that what is planned and shown is what is trained.
+`run`, `plan` and `data` share these steps, so that what is planned and shown is what is trained. A source that is
+answered by a stage's own start (`on_policy`) waits until that start is known; without models (`plan`) every
+source that generates is assumed: its questions are there, its answers are as long as they may be.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from equipoise.data import ledger as ledgers
-from equipoise.data.clean import clean
-from equipoise.data.ledger import Ledger, StageLedger
+from equipoise.data.kept import Pool
+from equipoise.data.ledger import Ledger
+from equipoise.data.mix import asked as asked_of
 from equipoise.data.mix import mix
-from equipoise.data.sources import build
-from equipoise.evaluation.evaluate import evaluation_texts, load_items, splits
-from equipoise.model.chat import EncodedPair, Tokenizer, encode_pair
+from equipoise.draw import Encoder, StageData, draw_stage, with_easiness
+from equipoise.evaluation.evaluate import load_items, splits
+from equipoise.model.chat import Tokenizer
+from equipoise.models import Models
+from equipoise.pools import Asked, answered, gather, ranking_of, without_doubles
 from equipoise.progress import Display
-from equipoise.recipe import Recipe, Stage
+from equipoise.recipe import Mix, Recipe, Stage
+from equipoise.recipe_sources import Generated, OnPolicySource, generated
 from equipoise.records import InputError, Item, Pair
-
-
-@dataclass(frozen=True)
-class StageData:
-    """What one stage trains on: pairs and their token ids, in the same order."""
-
-    pairs: list[Pair]
-    encoded: list[EncodedPair]
+from equipoise.store import Store
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is known before a model runs."""
+    """All that is known before a model is trained.
+
+    `gathered` are the clean pairs of every source as they were read, drafts where a model answers. `pools` are the
+    pairs that stages draw from, by the name of the source, or by `source@stage` where they were made for a stage. A
+    stage of which nothing can be drawn yet, because its own start must answer, is None in `stages`.
+    """
 
     items: dict[str, list[Item]]
-    pools: dict[str, list[Pair]]
-    stages: list[StageData]
+    gathered: Mapping[str, Pool]
+    pools: Mapping[str, Pool]
+    stages: list[StageData | None]
     ledger: Ledger
+
+
+class Preparation:
+    """The steps from a recipe to the data of its stages.
+
+    Args:
+        recipe: what is asked for.
+        tokenizer: the model's.
+        display: who is told how far it is.
+        store: where built sources are kept.
+        models: who answers and ranks; None generates nothing: what models would write is assumed.
+    """
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: Tokenizer, display: Display, store: Store, models: Models | None = None
+    ) -> None:
+        self._recipe, self._tokenizer, self._display = recipe, tokenizer, display
+        self._store, self._models = store, models
+        self._items = load_all_items(recipe)
+        require_two_groups(self._items, recipe.evaluation.dev_share)
+        self._asked = Asked.by(self._items)
+        self._encoders: dict[str, Encoder] = {}
+
+    def begin(self) -> Prepared:
+        """Items, clean sources, generated pairs, and the data of every stage that need not wait for its start.
+
+        Raises InputError where a file, a column or enough pairs are missing: before any model answers.
+        """
+        gathered: dict[str, Pool] = {}
+        taken: dict[object, str] = {}
+        for name in used_sources(self._recipe):
+            pool = gather(name, self._recipe.sources[name], self._asked, self._store, self._display)
+            gathered[name] = without_doubles(name, pool, taken)
+        for stage in self._recipe.stages:  # what is short with drafts for pairs will be short with pairs
+            pairs = {name: gathered[name].pairs for name in stage.mix.sources}
+            mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
+        pools = {
+            name: self._answered(name, pool, self._recipe.stages, [])
+            for name, pool in gathered.items()
+            if not isinstance(self._recipe.sources[name], OnPolicySource)
+        }
+        ledger = Ledger({name: pool.line for name, pool in pools.items()})
+        prepared = Prepared(self._items, gathered, pools, [None] * len(self._recipe.stages), ledger)
+        for number, stage in enumerate(self._recipe.stages):
+            waits = number > 0 and self._models is not None and self._own_answers(stage)
+            prepared = self.with_stage(prepared, number, None if waits else [])
+        return prepared
+
+    def with_stage(self, prepared: Prepared, number: int, start: Sequence[Path] | None) -> Prepared:
+        """The same with the data of stage `number` (from 0), whose start has the adapters of `start`.
+
+        Where the start is not known (None) the ledger gets a line with assumed answers, and the stage stays None.
+        """
+        stage = self._recipe.stages[number]
+        own = {name: prepared.pools[name] for name in stage.mix.sources if name in prepared.pools}
+        made = {
+            f"{name}@{stage.name}": (name, self._answered(name, prepared.gathered[name], [stage], start))
+            for name in self._own_answers(stage)
+        }
+        own |= dict(made.values())
+        assumed = {name: self._longest(name) for name, pool in own.items() if pool.line.assumed}
+        pools = {name: own[name].pairs for name in stage.mix.sources}
+        data, line = draw_stage(stage, pools, self._encoder(stage, assumed), seed=self._recipe.seed)
+        if start is not None:
+            data = with_easiness(stage, data, self._models.judge if self._models else None)
+        ledger = replace(
+            prepared.ledger, sources={**prepared.ledger.sources, **{k: p.line for k, (_, p) in made.items()}}
+        )
+        stages = [*prepared.stages]
+        stages[number] = None if start is None else data
+        there = {key: pool for key, (_, pool) in made.items() if start is not None}
+        return replace(
+            prepared, pools={**prepared.pools, **there}, stages=stages, ledger=ledger.with_stage(stage.name, line)
+        )
+
+    def _own_answers(self, stage: Stage) -> list[str]:
+        """The sources of a stage that its own start answers."""
+        return [name for name in stage.mix.sources if isinstance(self._recipe.sources[name], OnPolicySource)]
+
+    def _answered(self, name: str, pool: Pool, stages: Sequence[Stage], start: Sequence[Path] | None) -> Pool:
+        """The pool with answers where its source generates; assumed where nobody can answer now."""
+        spec = self._recipe.sources[name]
+        if not isinstance(spec, Generated) or not generated(spec):
+            return pool
+        if self._models is None or start is None:
+            return replace(pool, line=replace(pool.line, assumed=True, lengths=None))
+        users = [stage for stage in stages if name in stage.mix.sources]
+
+        def usable(pair: Pair) -> str | None:
+            found = (self._encoder(stage, {})(pair) for stage in users)
+            return next((reason for reason in found if isinstance(reason, str)), None)
+
+        return answered(
+            name,
+            spec,
+            pool,
+            wanted=max(_needed(stage.mix, name) for stage in users),
+            usable=usable,
+            asked=self._asked,
+            models=self._models,
+            start=start,
+            display=self._display,
+        )
+
+    def _longest(self, name: str) -> int:
+        spec = self._recipe.sources[name]
+        return ranking_of(spec).max_new_tokens if isinstance(spec, Generated) else 0
+
+    def _encoder(self, stage: Stage, assumed: Mapping[str, int]) -> Encoder:
+        """The stage's encoder, which remembers; one that assumes answers is not kept."""
+        if assumed or stage.name not in self._encoders:
+            encoder = Encoder(self._tokenizer, stage, thinking=self._recipe.model.thinking, assumed=assumed)
+            if assumed:
+                return encoder
+            self._encoders[stage.name] = encoder
+        return self._encoders[stage.name]
 
 
 def load_all_items(recipe: Recipe) -> dict[str, list[Item]]:
     """The items of every task of the recipe."""
     return {name: load_items(name, spec) for name, spec in recipe.evaluation.tasks.chosen().items()}
-
-
-def prepare(recipe: Recipe, tokenizer: Tokenizer, display: Display) -> Prepared:
-    """Build sources, clean them against the evaluation's texts, and draw the mix of every stage.
-
-    Raises InputError where a file, a column or enough pairs are missing: before anything expensive.
-    """
-    items = load_all_items(recipe)
-    require_two_groups(items, recipe.evaluation.dev_share)
-    texts = evaluation_texts([item for task in items.values() for item in task])
-    pools: dict[str, list[Pair]] = {}
-    taken: dict[str, str] = {}  # pair id -> the first source that has it
-    ledger = Ledger()
-    for name in used_sources(recipe):
-        display.say(f"building source {name}")
-        built = build(name, recipe.sources[name])
-        cleaned, reasons = clean(built.pairs, evaluation_texts=texts)
-        pools[name] = [pair for pair in cleaned if taken.setdefault(pair.id, name) == name]
-        twice = Counter(taken[pair.id] for pair in cleaned if taken[pair.id] != name)
-        reasons |= {f"in source {other} as well": count for other, count in twice.items()}
-        ledger = ledger.with_source(name, ledgers.source_line(built, pools[name], reasons))
-    stages = []
-    for stage in recipe.stages:
-        data, line = draw_stage(stage, pools, tokenizer, seed=recipe.seed, thinking=recipe.model.thinking)
-        stages.append(data)
-        ledger = ledger.with_stage(stage.name, line)
-    return Prepared(items, pools, stages, ledger)
 
 
 def require_two_groups(items: Mapping[str, Sequence[Item]], dev_share: float) -> None:
@@ -88,33 +182,13 @@ def used_sources(recipe: Recipe) -> list[str]:
     return [name for name in recipe.sources if any(name in stage.mix.sources for stage in recipe.stages)]
 
 
-def draw_stage(
-    stage: Stage, pools: Mapping[str, Sequence[Pair]], tokenizer: Tokenizer, *, seed: int, thinking: bool
-) -> tuple[StageData, StageLedger]:
-    """Draw a stage's mix from the pairs that can be encoded, so that what is drawn is what is trained on."""
-    usable: dict[str, list[Pair]] = {}
-    encoded: dict[str, EncodedPair] = {}
-    unusable: dict[str, Counter[str]] = {}
-    for name in stage.mix.sources:
-        usable[name], unusable[name] = [], Counter()
-        for pair in pools[name]:
-            result = encode_pair(
-                tokenizer,
-                pair,
-                max_length=stage.dpo.max_length,
-                max_prompt_length=stage.dpo.max_prompt_length,
-                thinking=thinking,
-            )
-            if isinstance(result, str):
-                unusable[name][result] += 1
-            else:
-                usable[name].append(pair)
-                encoded[result.id] = result
-    mixture = mix(usable, stage.mix, seed=seed, stage=stage.name)
-    rows = [replace(encoded[pair.id], source=pair.source) for pair in mixture.pairs]
-    cut = Counter(row.source for row in rows if row.prompt_cut)
-    line = ledgers.encoded(ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, cut)
-    return StageData(list(mixture.pairs), rows), line
+def _needed(spec: Mix, name: str) -> int:
+    """Pairs of a source that a stage needs. Where shares are not of pairs nobody knows before they are there: twice as
+    many as by pairs, and at most all."""
+    if spec.by == "pairs":
+        return asked_of(spec)[name]
+    pairs = spec.pairs or 0
+    return min(pairs, 2 * math.ceil((spec.shares or {})[name] * pairs))
 
 
 def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: int) -> list[dict[str, Any]]:
@@ -126,15 +200,18 @@ def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: in
     return [
         {
             "stage": stage.name,
-            "id": pair.id,
-            "source": pair.source,
-            "domain": pair.domain,
-            "prompt": tokenizer.decode(list(pair.prompt)),
-            "prompt_tokens": len(pair.prompt),
-            "prompt_cut": pair.prompt_cut,
-            "chosen": [tokenizer.decode([token]) for token in pair.chosen],
-            "rejected": [tokenizer.decode([token]) for token in pair.rejected],
+            "id": row.id,
+            "source": row.source,
+            "domain": row.domain,
+            "score_gap": pair.score_gap,
+            "reward_gap": pair.reward_gap,
+            "prompt": tokenizer.decode(list(row.prompt)),
+            "prompt_tokens": len(row.prompt),
+            "prompt_cut": row.prompt_cut,
+            "chosen": [tokenizer.decode([token]) for token in row.chosen],
+            "rejected": [tokenizer.decode([token]) for token in row.rejected],
         }
         for stage, data in zip(recipe.stages, prepared.stages, strict=True)
-        for pair in data.encoded[:count]
+        if data is not None
+        for pair, row in zip(data.pairs[:count], data.encoded[:count], strict=True)
     ]

@@ -186,8 +186,8 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     rewarded = [name for name in tasks if name != "tatqa"]
     if rewarded and recipe.reward is None:
         yield ("evaluation", "tasks"), f"{', '.join(rewarded)}: scored by a reward model; add `reward: {{id: ...}}`"
-    for name, source in recipe.sources.items():
-        if ranked(source) and getattr(source, "reward", None) is None and recipe.reward is None:
+    for name, spec in recipe.sources.items():
+        if ranked(spec) and getattr(spec, "reward", None) is None and recipe.reward is None:
             yield ("sources", name), "a reward model ranks its answers; add `reward: {id: ...}` to it or to the recipe"
     longest = recipe.evaluation.generation.max_new_tokens
     for name in longest if isinstance(longest, dict) else ():
@@ -212,6 +212,8 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
             domain, _, metric = key.partition(".")
             if metric and metric not in METRICS.get(domain, (metric,)):
                 yield (*at, "gate", key), f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[domain])}"
+        if not isinstance(stage.order, str) and stage.order.by == "reward_gap" and recipe.reward is None:
+            yield (*at, "order", "by"), "reward_gap asks a reward model; add `reward: {id: ...}` to the recipe"
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:
             yield (*at, "dpo", "max_prompt_length"), "must be below max_length, or no answer has room"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -131,7 +131,7 @@ class RedditSource(FileSource):
     score: Literal["comment_normalized_score", "combined_score", "normalized_score", "z_score"] = (
         "comment_normalized_score"
     )
-    """The column that says how much a comment was liked."""
+    """The column that says how much a comment was liked; `z_score` may be negative: `original` only."""
     min_gap: MinGap = MinGap()
     """`gap`: how much better the chosen comment must be."""
     length_ratio: Annotated[float, Field(ge=1.0)] = 2.0
@@ -145,19 +145,36 @@ class RedditSource(FileSource):
     fallback: bool = False
     """`original`: where no comment is worse by the margin, take the worst one all the same (one of its faults)."""
     min_post_chars: Annotated[int, Field(ge=0)] = 120
-    """Shortest post (its text without the title) in characters."""
+    """Shortest post (its text without the title) in characters; 0 for `id: pocket` where nothing is said."""
     max_post_chars: PositiveInt = 2000
     """Longest post in characters."""
     min_comment_chars: PositiveInt = 40
-    """Shortest comment in characters."""
+    """Shortest comment in characters; 1 for `id: pocket` where nothing is said."""
     max_comment_chars: PositiveInt = 4000
     """Longest comment in characters."""
     max_pairs_per_post: PositiveInt = 1
-    """Pairs of one post."""
+    """Pairs of one post; never more than it has comments."""
     max_pairs_per_subreddit: PositiveInt | None = None
     """Pairs of one subreddit, the largest gaps first."""
     drop: list[Unwanted] = ["deleted", "bot", "edit_notice", "link_only", "near_duplicate"]
-    """Which kinds of unwanted texts are dropped."""
+    """`gap`: which kinds of unwanted texts are dropped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_texts_of_the_world(cls, values: Any) -> Any:
+        """Posts of the embedded world have 40 to 80 characters, all of them less than a real post should have."""
+        if isinstance(values, dict) and values.get("id") == "pocket":
+            return {"min_post_chars": 0, "min_comment_chars": 1, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _has_a_ratio(self) -> RedditSource:
+        if self.rule == "gap" and self.score == "z_score":
+            raise ValueError(
+                "`score: z_score` may be negative, so that no score is so many times another; "
+                "use another score, or `rule: original`"
+            )
+        return self
 
 
 class Ranking(Part):

@@ -6,46 +6,36 @@ Each step leaves a file that is whole or absent; a run that was killed skips wha
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from equipoise.beginning import Lab, begin, require_same_recipe, stage_data, stage_seed
 from equipoise.data import ledger as ledgers
 from equipoise.data.ledger import Ledger
 from equipoise.data.tables import write_pairs
 from equipoise.dpo.distributed import ALONE, Team
-from equipoise.dpo.job import Job, Watch, require_shardable, train_adapter
-from equipoise.dpo.optimizer import require_optimizer
-from equipoise.dpo.packing import padded_length
-from equipoise.dpo.proof import refusal
+from equipoise.dpo.job import Job, Watch, train_adapter
 from equipoise.dpo.reference import Reference
-from equipoise.dpo.trackers import open_trackers, require_trackers
+from equipoise.dpo.trackers import open_trackers
 from equipoise.dpo.train import Progress
 from equipoise.evaluation.gate import decide, vacuous
-from equipoise.measure import keep_base_scores, known_base_scores, load_reward, measure
+from equipoise.measure import keep_base_scores, known_base_scores, measure
 from equipoise.model import adapters
-from equipoise.model.generate import instrument
-from equipoise.model.load import Loaded, load_policy, policy_tokenizer
-from equipoise.model.reward import RewardModel
 from equipoise.outcome import Scores, comparison_json, gate_before, only, unmeasured, verdict_json
-from equipoise.preparation import Prepared, StageData, prepare
 from equipoise.progress import Display, training_note
 from equipoise.recipe import Recipe, Stage
-from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe
-from equipoise.records import InputError, Split, content_id
+from equipoise.recipe_file import resolved
+from equipoise.records import InputError, Split
 from equipoise.run_folder import (
     Run,
     hashes,
-    provenance,
     read_json,
     require_unchanged,
     write_json,
-    write_lines,
-    write_text,
 )
-from equipoise.store import Store
 
 
 @dataclass(frozen=True)
@@ -58,20 +48,6 @@ class Outcome:
     run: Run
     verdict: dict[str, Any]
     passed: bool
-
-
-@dataclass
-class Lab:
-    """What the steps of a run share."""
-
-    recipe: Recipe
-    run: Run
-    store: Store
-    display: Display
-    prepared: Prepared
-    policy: Loaded
-    reward: RewardModel | None
-    team: Team
 
 
 def run_recipe(
@@ -97,10 +73,10 @@ def run_recipe(
             f"{run.folder}: this run exists; continue it with --resume {run.folder}, or choose another --name"
         )
     with run.lock():
-        _require_same_recipe(recipe, run)
+        require_same_recipe(recipe, run)
         if run.finished:
             return _read_outcome(run)
-        lab = _begin(recipe, text, run, display, team)
+        lab = begin(recipe, text, run, display, team)
         points = {"base": _scores_at(lab, "base", [])}
         _require_measurable(points["base"])
         for stage in recipe.stages:
@@ -112,7 +88,7 @@ def run_recipe(
         for number, stage in enumerate(recipe.stages, 1):
             point = f"{number}-{stage.name}"
             folder = run.stage(number, stage.name)
-            _train(lab, stage, lab.prepared.stages[number - 1], folder, stack, seed=stage_seed(recipe.seed, number))
+            _train(lab, number, folder, stack)
             points[point] = _scores_at(lab, point, [*stack, folder / "adapter"])
             gate = _decide(lab, stage, folder, point, points, kept)
             gates.append(gate)
@@ -124,39 +100,6 @@ def run_recipe(
         return _finish(lab, points, gates, kept, report)
 
 
-def _begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> Lab:
-    """Everything that can fail because of the user's input happens here, before the first expensive step."""
-    require_trackers(recipe.trackers)
-    display.say("preparing the pairs of every stage")
-    prepared = prepare(recipe, policy_tokenizer(recipe.model), display)
-    store = Store()
-    reward = load_reward(recipe.reward, store, display)
-    policy = load_policy(recipe.model)
-    for number, stage in enumerate(recipe.stages):
-        adapters.require_targets(policy.model, stage.lora, f"stages.{number}")
-        refusal(policy.model, longest=max(map(padded_length, prepared.stages[number].encoded)))
-        require_shardable(team, recipe.model, stage, f"stages.{number}")
-        require_optimizer(stage.optim, f"stages.{number}.optim", policy.device)
-    circumstances = _circumstances(prepared, policy, reward)
-    if (run.folder / "provenance.json").is_file():
-        _require_same_input(circumstances, run)
-    else:  # recipe.json comes first: from then on the folder is a run that can be resumed
-        write_json(run.folder / "recipe.json", resolved(recipe))
-        write_text(run.folder / "recipe.yaml", text)
-        write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **circumstances})
-    run.repair_logs()
-    run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
-    for name, items in prepared.items.items():
-        write_lines(run.folder / "items" / f"{name}.jsonl", (asdict(item) for item in items))
-    for name, pairs in prepared.pools.items():
-        write_pairs(run.folder / "data" / f"{name}.parquet", pairs)
-    if not (run.folder / "data" / "ledger.json").is_file():
-        write_json(run.folder / "data" / "ledger.json", prepared.ledger.record())
-    for sentence in ledgers.problems(prepared.ledger):
-        display.say(f"warning: {sentence}")
-    return Lab(recipe, run, store, display, prepared, policy, reward, team)
-
-
 def _require_measurable(base: Scores) -> None:
     """Raises InputError where the base model's answers could not be scored, before any training."""
     uses: dict[Split, str] = {"dev": "gates", "test": "the verdict"}
@@ -166,68 +109,35 @@ def _require_measurable(base: Scores) -> None:
             raise InputError(f"evaluation.tasks.{task}: nothing can be said for {use}: {why}")
 
 
-def _require_same_recipe(recipe: Recipe, run: Run) -> None:
-    path = run.folder / "recipe.json"
-    if path.is_file() and read_json(path)["fingerprint"] != fingerprint(recipe):
-        changes = changed_fields(stored_recipe(read_json(path)), recipe)
-        raise InputError("\n".join([f"{run.folder}: the recipe has changed since this run began:", *changes]))
+def _train(lab: Lab, number: int, folder: Path, stack: Sequence[Path]) -> None:
+    """Train the adapter of stage `number` (from 1) on top of `stack`.
 
-
-def _require_same_input(now: Mapping[str, Any], run: Run) -> None:
-    """A run goes on only with the model and the data with which it began."""
-    before = read_json(run.folder / "provenance.json")
-    changed = [f"the {name}" for name in ("model", "reward", "instrument") if before[name] != now[name]]
-    for kind, found in now["data"].items():
-        changed += [f"{kind} {name}" for name, value in found.items() if before["data"][kind].get(name) != value]
-    if changed:
-        raise InputError(
-            f"{run.folder}: changed since this run began: {', '.join(changed)}; put it back, or begin a new run"
-        )
-
-
-def stage_seed(seed: int, number: int) -> int:
-    """Seed of a stage: no two of (seed, stage) share one, as they would if the numbers were added."""
-    return int(content_id(["stage", seed, number])[:8], 16)
-
-
-def _circumstances(prepared: Prepared, policy: Loaded, reward: RewardModel | None) -> dict[str, Any]:
-    """What a result depends on beside the recipe, known only once data and models are there."""
-    return {
-        "device": policy.device.type,
-        "instrument": instrument(policy.device),
-        "model": policy.identity,
-        "reward": reward.identity if reward else None,
-        "data": {
-            "sources": {name: content_id([pair.id for pair in pairs]) for name, pairs in prepared.pools.items()},
-            "tasks": {name: content_id([item.content for item in items]) for name, items in prepared.items.items()},
-        },
-    }
-
-
-def _train(lab: Lab, stage: Stage, data: StageData, folder: Path, stack: Sequence[Path], *, seed: int) -> None:
-    """Train a stage's adapter on top of `stack`; `trained.json`, written last, says that `adapter/` is complete."""
+    `trained.json`, written last, says that `adapter/` is complete.
+    """
     if (folder / "trained.json").is_file():
         require_unchanged(folder, read_json(folder / "trained.json")["files"], "train this stage")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed just before that
         return
-    run, display = lab.run, lab.display
+    run, display, stage = lab.run, lab.display, lab.recipe.stages[number - 1]
+    seed = stage_seed(lab.recipe.seed, number)
+    data = stage_data(lab, number - 1, stack)
     run.log("stage", stage=stage.name, pairs=len(data.pairs), start=[path.parent.name for path in stack])
     write_pairs(folder / "pairs.parquet", data.pairs)
     write_json(folder / "start.json", {"stack": [path.parent.name for path in stack], "reference": stage.reference})
     spec = lab.recipe.model  # `auto` would mean another precision where a process loads on another device
     if spec.dtype == "auto" and not spec.quantization:
-        spec = spec.model_copy(update={"dtype": str(lab.policy.model.dtype).removeprefix("torch.")})
-    job = Job(spec, stage, data.encoded, [path.resolve() for path in stack], folder.resolve(), seed)
+        spec = spec.model_copy(update={"dtype": str(lab.models.policy.model.dtype).removeprefix("torch.")})
+    job = Job(spec, stage, data.encoded, [path.resolve() for path in stack], folder.resolve(), seed, data.easiness)
     trackers = open_trackers(
         lab.recipe.trackers, folder=run.folder, run_name=f"{run.name}-{folder.name}", config=resolved(lab.recipe)
     )
     watch = Watch(display, partial(_note_reference, lab, stage), _show_training(display, run, stage.name), trackers.log)
     try:
         with lab.team.working(job):
-            trained = train_adapter(job, lab.policy, lab.team, lab.store, watch)
+            trained = train_adapter(job, lab.models.policy, lab.team, lab.store, watch)
     finally:
         trackers.finish()
-    lab.policy = trained.policy
+    lab.models.policy = trained.policy
     _write_seen(run, stage.name, trained.seen)
     shutil.rmtree(folder / "adapter", ignore_errors=True)
     adapters.save(trained.model, folder / "adapter")
@@ -279,10 +189,10 @@ def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
     if known:
         run.log("base scores reused")
     scores = known or measure(
-        lab.policy,
+        lab.models.policy,
         stack,
         lab.prepared.items,
-        lab.reward,
+        lab.models.reward,
         recipe.evaluation,
         thinking=recipe.model.thinking,
         seed=recipe.seed,

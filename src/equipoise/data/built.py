@@ -15,6 +15,7 @@ from equipoise.records import InputError, Message, Pair, Role, content_id
 Unit = TypeVar("Unit")
 EXAMPLES = 3
 OVER_LIMIT = "over the limit"
+TOO_LONG = "too long"
 
 
 class Dropped(Exception):
@@ -108,18 +109,38 @@ def optional_text(row: Mapping[str, Any], name: str) -> str:
 def pair(
     prompt: tuple[Message, ...], chosen: str, rejected: str, *, spec: SourceBase, name: str, group: str | None = None
 ) -> Pair:
-    """A checked pair; raises Dropped where a side is empty, both are the same, or nothing is asked.
+    """A checked pair; raises Dropped where it is too long, a side is empty, both are the same, or nothing is asked.
 
     `group` defaults to a hash of the prompt without its system message.
     """
-    if not prompt or prompt[-1].role != "user":
-        raise Dropped("prompt does not end with a user turn")
-    if any(not message.content for message in prompt):
-        raise Dropped("empty prompt", "a turn without text")
+    made = _asked(prompt, chosen, rejected, spec, name, group)
     if not chosen or not rejected:
         raise Dropped("empty answer", "rejected" if chosen else "chosen")
     if chosen == rejected:
         raise Dropped("identical sides")
+    return made
+
+
+def draft(
+    prompt: tuple[Message, ...], reference: str, *, spec: SourceBase, name: str, group: str | None = None
+) -> Pair:
+    """A pair whose answers are still to be written: `rejected` is empty, `chosen` is the reference answer or empty.
+
+    Raises Dropped where it is too long or nothing is asked.
+    """
+    return _asked(prompt, reference, "", spec, name, group)
+
+
+def _asked(
+    prompt: tuple[Message, ...], chosen: str, rejected: str, spec: SourceBase, name: str, group: str | None
+) -> Pair:
+    length = sum(len(message.content) for message in prompt) + len(chosen) + len(rejected)
+    if length > spec.max_chars:
+        raise Dropped(TOO_LONG, f"{length} characters", malformed=False)
+    if not prompt or prompt[-1].role != "user":
+        raise Dropped("prompt does not end with a user turn")
+    if any(not message.content for message in prompt):
+        raise Dropped("empty prompt", "a turn without text")
     group = group or content_id([[m.role, m.content] for m in prompt if m.role != "system"])
     return Pair(prompt, chosen, rejected, domain=spec.domain, source=name, group=group)
 

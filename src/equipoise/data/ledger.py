@@ -60,8 +60,8 @@ class SourceLine:
     """A source: rows = sum(malformed) + sum(cleaned) + held_out + sum(unpaired) + available.
 
     `malformed` is what the reader dropped, `cleaned` what cleaning dropped, `held_out` what was kept out of training,
-    and `unpaired` the questions that a model answered without a pair to show for it (or that nobody needed). `spread` is the
-    standard deviation of rewards by which gaps were judged. `assumed`: the answers are not generated yet, and
+    and `unpaired` the questions that a model answered without a pair to show for it (or that nobody needed). `spread`
+    is the standard deviation of rewards by which gaps were judged. `assumed`: the answers are not generated yet, and
     `available` counts questions. The gaps are those of available pairs, where the source or a reward model gave any.
     """
 
@@ -133,7 +133,7 @@ class Ledger:
     def from_record(cls, record: Mapping[str, Any]) -> Ledger:
         """Read a ledger back; raises KeyError or TypeError on a foreign object."""
         return cls(
-            {name: SourceLine(**_parts(line)) for name, line in record["sources"].items()},
+            {name: source_line_of(line) for name, line in record["sources"].items()},
             {
                 name: StageLedger(
                     stage["epochs"],
@@ -142,6 +142,11 @@ class Ledger:
                 for name, stage in record["stages"].items()
             },
         )
+
+
+def source_line_of(record: Mapping[str, Any]) -> SourceLine:
+    """Read a source's line back; raises KeyError or TypeError on a foreign object."""
+    return SourceLine(**_parts(record))
 
 
 def lengths(pairs: Sequence[Pair]) -> Lengths | None:
@@ -226,24 +231,30 @@ def seen(stage: StageLedger, counts: Mapping[str, int]) -> StageLedger:
     return replace(stage, sources=lines)
 
 
-def problems(ledger: Ledger) -> list[str]:
-    """One sentence for each source of which the optimiser saw another number of pairs than was asked for, or
-    many of whose prompts were cut.
+def differences(ledger: Ledger) -> list[str]:
+    """One sentence for each source of which the optimiser saw another number of pairs than was asked for.
 
     Expected are asked x epochs; up to one pair of difference is rounding. A stage that was not trained yet is judged
     by what is drawn.
     """
-    lines = [
-        (name, stage, source, line) for name, stage in ledger.stages.items() for source, line in stage.sources.items()
+    found = [
+        _difference(name, stage.epochs, source, line)
+        for name, stage in ledger.stages.items()
+        for source, line in stage.sources.items()
     ]
-    found = [_difference(name, stage.epochs, source, line) for name, stage, source, line in lines]
+    return [sentence for sentence in found if sentence]
+
+
+def problems(ledger: Ledger) -> list[str]:
+    """The differences, and one sentence for each source many of whose prompts were cut."""
     cut = [
         f"Stage {name}: {line.prompts_cut} of {line.drawn} prompts of {source} lost their beginning; raise "
         "dpo.max_prompt_length."
-        for name, _, source, line in lines
+        for name, stage in ledger.stages.items()
+        for source, line in stage.sources.items()
         if line.prompts_cut > MANY_CUT * line.drawn
     ]
-    return [sentence for sentence in found if sentence] + cut
+    return differences(ledger) + cut
 
 
 def _difference(stage: str, epochs: float, source: str, line: StageLine) -> str | None:

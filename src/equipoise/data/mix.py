@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import cycle, islice
@@ -14,6 +14,9 @@ from equipoise.records import InputError, Pair
 
 TOLERANCE = 1e-6
 """How far shares may be from summing to 1 (they are then scaled to do so)."""
+SAMPLE = 512
+"""Pairs of a source by which its mean size is known at least."""
+ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +67,112 @@ def asked(spec: Mix) -> dict[str, int]:
     return allocate(dict(spec.shares or {}), spec.pairs or 0)
 
 
-def mix(available: Mapping[str, Sequence[Pair]], spec: Mix, *, seed: int, stage: str) -> Mixture:
+def mix(
+    available: Mapping[str, Sequence[Pair]],
+    spec: Mix,
+    *,
+    seed: int,
+    stage: str,
+    usable: Callable[[Pair], bool] = lambda pair: True,
+    size: Callable[[Pair], float] = lambda pair: 1.0,
+) -> Mixture:
     """Draw a stage's pairs without replacement.
 
     Each source has its own order, made from the seed, the stage and the source's name alone: another source in
-    the mix leaves the draw of the others unchanged, and a smaller draw is the beginning of a larger one.
+    the mix leaves the draw of the others unchanged, and a smaller draw is the beginning of a larger one. Pairs
+    that are not `usable` are passed over; no more pairs are tried than the draw needs.
+
+    With `by: tokens` or `gradient` the shares are shares of `size`: the counts, `pairs` in all, are in proportion to
+    share / mean size of the source's first pairs (all that are drawn, and at least `SAMPLE`).
     Raises InputError where a source is short and `when_short` does not help.
     """
-    wanted = asked(spec)
-    there = {name: len(available[name]) for name in wanted}
-    short = [name for name, count in wanted.items() if count > there[name]]
+    draws = {
+        name: _Draw(available[name], _order(len(available[name]), seed, stage, name), usable) for name in spec.sources
+    }
+    wanted = asked(spec) if spec.by == "pairs" else _by_size(spec, draws, size)
     counts = wanted
+    short = [name for name, count in wanted.items() if len(draws[name].first(count)) < count]
     if short and spec.when_short == "shrink":
-        counts = _shrunk(spec, there)
-    if short and (spec.when_short == "fail" or any(there[name] == 0 for name in short) or not any(counts.values())):
-        raise InputError("\n".join(_shortage(stage, name, wanted[name], there[name], spec) for name in short))
-    drawn = {name: _draw(available[name], counts[name], seed, stage, name) for name in wanted}
+        counts = _shrink(spec.shares if spec.shares and spec.by == "pairs" else wanted, draws)
+    empty = any(not draws[name].first(1) for name in short)
+    if short and (spec.when_short == "fail" or empty or not any(counts.values())):
+        raise InputError("\n".join(_shortage(stage, name, wanted[name], draws[name].available, spec) for name in short))
+    taken = {name: list(islice(cycle(draws[name].first(count)), count)) for name, count in counts.items()}
     lines = (
-        MixLine(name, wanted[name], there[name], counts[name], max(0, counts[name] - there[name])) for name in wanted
+        MixLine(name, wanted[name], draws[name].available, counts[name], max(0, counts[name] - draws[name].available))
+        for name in wanted
     )
-    return Mixture(tuple(pair for name in wanted for pair in drawn[name]), tuple(lines))
+    return Mixture(tuple(pair for name in wanted for pair in taken[name]), tuple(lines))
+
+
+def expected_gradient(chosen_tokens: int, rejected_tokens: int, *, per_token: bool) -> float:
+    """How long a pair's gradient is to be expected at the start of a stage, up to a factor that all pairs share.
+
+    There every margin is 0, so every pair's loss has the same slope, and the gradient is that slope times the gradient
+    of log pi(chosen) - log pi(rejected): a sum of one term for each answer token. Terms of about the same length in
+    directions that have little to do with each other add up like a random walk: sqrt(chosen + rejected). Losses
+    `per_token` divide each sum by its length first: sqrt(1/chosen + 1/rejected). docs/data.md shows how far this
+    agrees with measured gradients.
+    """
+    if per_token:
+        return math.sqrt(1 / chosen_tokens + 1 / rejected_tokens)
+    return math.sqrt(chosen_tokens + rejected_tokens)
+
+
+class _Draw:
+    """The usable pairs of a source in the order of its draw, tried one by one as they are needed."""
+
+    def __init__(self, pairs: Sequence[Pair], order: Sequence[int], usable: Callable[[Pair], bool]) -> None:
+        self._untried = iter(order)
+        self._pairs, self._usable = pairs, usable
+        self._found: list[Pair] = []
+        self._unusable = 0
+
+    @property
+    def available(self) -> int:
+        """Pairs that are usable, or were not tried yet."""
+        return len(self._pairs) - self._unusable
+
+    def first(self, count: int) -> list[Pair]:
+        """The first `count` usable pairs; fewer where there are no more."""
+        while len(self._found) < count and (place := next(self._untried, None)) is not None:
+            if self._usable(self._pairs[place]):
+                self._found.append(self._pairs[place])
+            else:
+                self._unusable += 1
+        return self._found[:count]
+
+
+def _order(pairs: int, seed: int, stage: str, source: str) -> list[int]:
+    return [int(place) for place in generator("mix", seed, stage, source).permutation(pairs)]
+
+
+def _by_size(spec: Mix, draws: Mapping[str, _Draw], size: Callable[[Pair], float]) -> dict[str, int]:
+    """Counts whose summed sizes are in the shares; in rounds, since a count depends on a mean that depends on it."""
+    shares = {name: share for name, share in (spec.shares or {}).items() if share}
+    counts = dict.fromkeys(shares, 0)
+    for _ in range(ROUNDS):
+        parts = {}
+        for name, share in shares.items():
+            sizes = [size(pair) for pair in draws[name].first(max(SAMPLE, counts[name]))]
+            parts[name] = _exact(share * len(sizes) / math.fsum(sizes)) if sizes else _exact(share)
+        before, counts = counts, _divide(parts, spec.pairs or 0)
+        if counts == before:
+            break
+    return {**dict.fromkeys(spec.shares or {}, 0), **counts}
+
+
+def _shrink(wanted: Mapping[str, float], draws: Mapping[str, _Draw]) -> dict[str, int]:
+    """The mixture with the same proportions that uses up the source that is shortest for its part."""
+    parts = {name: _exact(part) for name, part in wanted.items() if part}
+    whole = sum(parts.values())
+    while True:
+        there = {name: draws[name].available for name in parts}
+        # No exact part is above what is there, and so neither is its count: it rounds up to a whole number at most.
+        pairs = min(math.floor(there[name] * whole / part) for name, part in parts.items())
+        counts = {**dict.fromkeys(wanted, 0), **_divide(parts, pairs)}
+        if all(len(draws[name].first(count)) == count for name, count in counts.items()):
+            return counts  # else trying more pairs has found fewer usable ones
 
 
 def _exact(share: float) -> Fraction:
@@ -99,21 +188,6 @@ def _divide(parts: Mapping[str, Fraction], pairs: int) -> dict[str, int]:
     for name in order[: pairs - sum(counts.values())]:
         counts[name] += 1
     return counts
-
-
-def _shrunk(spec: Mix, there: Mapping[str, int]) -> dict[str, int]:
-    """The mixture with the same shares that uses up the source that is shortest for its share."""
-    given: Mapping[str, float] = spec.counts or spec.shares or {}
-    parts = {name: _exact(share) for name, share in given.items() if share}
-    whole = sum(parts.values())
-    # No exact part is above what is there, and so neither is its count: a count rounds up to a whole number at most.
-    pairs = min(math.floor(there[name] * whole / part) for name, part in parts.items())
-    return {**dict.fromkeys(given, 0), **_divide(parts, pairs)}
-
-
-def _draw(pairs: Sequence[Pair], count: int, seed: int, stage: str, source: str) -> list[Pair]:
-    order = generator("mix", seed, stage, source).permutation(len(pairs)).tolist()
-    return [pairs[place] for place in islice(cycle(order), count)]
 
 
 def _shortage(stage: str, source: str, wanted: int, there: int, spec: Mix) -> str:

@@ -1,4 +1,4 @@
-"""One way in for rows: a file, a local folder in the hub's layout, or a data set of the hub.
+"""One way in for rows: a file, a local folder in the hub's layout, a data set of the hub, or the embedded world.
 
 Sources and evaluation tasks read through this page. Rows are plain dictionaries, as they stand: whether
 they make sense is for the reader of the columns to say. Bytes that are not UTF-8 become lone surrogates,
@@ -8,12 +8,19 @@ so that one bad row can be counted and dropped instead of taking the file with i
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from equipoise.data.files import SUFFIXES, file_kind, read_file
+import xxhash
+
+from equipoise.data.files import BATCH, BUFFER, SUFFIXES, Row, arrow_rows, file_kind, first_line, iter_file
+from equipoise.recipe_sources import FileSource, MtBenchStyleSource
 from equipoise.records import InputError
 
 SPLIT_WORDS = {
@@ -21,14 +28,42 @@ SPLIT_WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+POCKET = "pocket"
+POCKET_ROWS = 1200
+"""How many rows the embedded world makes where nothing is said."""
 DESCRIPTIONS = ("dataset_infos.json", "dataset_dict.json")
+HUB_ANSWERS = 10.0
+"""Seconds within which the hub has to say which commit a revision is."""
+LISTED = 20
+"""So many names are listed in an error."""
 _SHARD = re.compile(r"^(.+?)-\d{5}-of-\d{5}")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
-def read_rows(
-    id: str, *, revision: str | None = None, split: str = "train", what: str = "data"
-) -> list[dict[str, Any]]:
+def source_rows(
+    name: str, spec: FileSource | MtBenchStyleSource, required: Sequence[str], pocket: str | None
+) -> Iterator[Row]:
+    """The rows of a source, one at a time: its first `spec.rows`, or all.
+
+    Args:
+        name: name of the source; begins every error.
+        spec: its part of the recipe; `id: pocket` stands for the embedded world.
+        required: columns that some row must have.
+        pocket: kind of the world's rows that has these columns; None where the world has no such rows.
+
+    Raises InputError, in one line: at once where there is nothing to read; while rows are taken where one cannot be
+    read; after the last row where there was none, or none of them had a required column.
+    """
+    where, id = f"source {name}", str(spec.id)
+    if id == POCKET:
+        rows: Iterable[Row] = _from_pocket(pocket, spec.rows or POCKET_ROWS, where)
+    else:
+        rows = islice(iter_rows(id, revision=spec.revision, split=spec.split, what=where), spec.rows)
+    return _watched(rows, required, f"{where}: {id}")
+
+
+def read_rows(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> list[Row]:
     """Return all rows of `id`, in order.
 
     Args:
@@ -39,14 +74,35 @@ def read_rows(
 
     Raises InputError, in one line, where there is nothing to read, or where it cannot be read.
     """
+    return list(_watched(iter_rows(id, revision=revision, split=split, what=what), (), f"{what}: {id}"))
+
+
+def iter_rows(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> Iterator[Row]:
+    """The rows that `read_rows` returns, one at a time; there may be none."""
+    files = data_files(id, split=split, what=what)
+    if files is not None:
+        return (row for path in files for row in iter_file(path, what))
+    tables = _from_hub(id, revision, split, what).with_format("arrow").iter(batch_size=BATCH)
+    return arrow_rows(tables, f"{what}: {id}")
+
+
+def content_of(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> str:
+    """Identity of what `read_rows` (or, for `pocket`, the embedded world) gives: other rows have another one.
+
+    For local files it is a hash of their bytes and of their names within the folder, so a copy elsewhere has the
+    same; for a data set of the hub it stands for the commit and the split; for the world, for its program.
+
+    Raises InputError, in one line, where there is nothing to read, or where it cannot be read.
+    """
+    if id == POCKET:
+        folder = Path(__file__).parents[1] / POCKET
+        return _hash_of(sorted(folder.glob("*.py")), folder, what)
     files = data_files(id, split=split, what=what)
     if files is None:
-        rows = _from_hub(id, revision, split, what)
-    else:
-        rows = [row for path in files for row in read_file(path, what)]
-    if not rows:
-        raise InputError(f"{what}: {id}: no rows in it; name a file or split that has some")
-    return rows
+        # `datasets` makes it of the id, the configuration, the commit and the split, offline as well.
+        return xxhash.xxh3_128_hexdigest(f"{id} {_from_hub(id, revision, split, what)._fingerprint}".encode())
+    path = Path(id).expanduser()
+    return _hash_of(files, path if path.is_dir() else path.parent, what)
 
 
 def data_files(id: str, *, split: str = "train", what: str = "data") -> list[Path] | None:
@@ -55,11 +111,15 @@ def data_files(id: str, *, split: str = "train", what: str = "data") -> list[Pat
     In a folder these are the files whose name (or folder's name) contains the split, as on the hub; where no
     name says anything about splits, the folder's only data file. Raises InputError where there is none.
     """
-    path = Path(id).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return _files_of_split(path, split, what)
+    try:
+        path = Path(id).expanduser()
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            return _files_of_split(path, split, what)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of a user that does not exist
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{what}: {id}: cannot be read ({reason}); correct the path or its permissions") from None
     if file_kind(path) in SUFFIXES or not _HUB_ID.match(id):
         raise InputError(f"{what}: {id}: no such file or folder (looked from {Path.cwd()}); correct the path")
     return None
@@ -75,14 +135,39 @@ def require_columns(rows: Iterable[Mapping[str, Any]], names: Sequence[str], whe
     missing = [name for name in names if name not in there]
     near = difflib.get_close_matches(missing[0], list(there), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(
-        f"{where}: no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, there))}{hint}"
-    )
+    listed = _listed([repr(name) for name in there])
+    raise InputError(f"{where}: no column {', '.join(map(repr, missing))}; there are {listed}{hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:LISTED], *["..."] * (len(names) > LISTED)])
+
+
+def _watched(rows: Iterable[Row], required: Sequence[str], where: str) -> Iterator[Row]:
+    """The rows as they come; after them an error where there was none, or none had one of the columns."""
+    there: dict[str, None] = {}
+    missing, empty = set(required), True
+    for row in rows:
+        empty = False
+        if missing:
+            there.update(dict.fromkeys(row))
+            missing.difference_update(row)
+        yield row
+    if empty:
+        raise InputError(f"{where}: no rows in it; name a file or split that has some")
+    if missing:
+        require_columns([there], required, where)
+
+
+def _from_pocket(kind: str | None, count: int, what: str) -> list[Row]:
+    if kind is None:
+        raise InputError(f"{what}: id: the embedded world has no rows of this kind; name a file, a folder or a hub id")
+    rows: list[Row] = importlib.import_module("equipoise.pocket.world").rows(kind, split="train", n=count)
+    return rows
 
 
 def _files_of_split(folder: Path, split: str, what: str) -> list[Path]:
-    there = [path for path in folder.rglob("*") if path.is_file()]
-    files = sorted(path for path in there if _is_data(path.relative_to(folder)))
+    files = sorted(path for path in _files_below(folder) if _is_data(path.relative_to(folder)))
     if not files:
         raise InputError(f"{what}: {folder}: no data files in it; known: {', '.join(SUFFIXES)} (also .gz)")
     splits = {path: _splits_named(path.relative_to(folder)) for path in files}
@@ -92,9 +177,22 @@ def _files_of_split(folder: Path, split: str, what: str) -> list[Path]:
     named = sorted(set().union(*splits.values()))
     if not named and len(files) == 1:
         return files
-    listed = ", ".join([str(path.relative_to(folder)) for path in files[:8]] + ["..."] * (len(files) > 8))
+    listed = _listed([str(path.relative_to(folder)) for path in files])
     advice = f"`split` can be {', '.join(named)}" if named else "name one of the files"
     raise InputError(f"{what}: {folder}: no file of split {split!r}; {advice}; there are {listed}")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files of a folder and the folders in it; links to folders are not followed, they may lead back.
+
+    Raises OSError at a folder that may not be read: without its files the data would silently be others.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (path for path in (Path(place, name) for name in names) if path.is_file())
 
 
 def _is_data(path: Path) -> bool:
@@ -112,14 +210,53 @@ def _splits_named(path: Path) -> set[str]:
     return {split for split, names in SPLIT_WORDS.items() if words.intersection(names)}
 
 
-def _from_hub(id: str, revision: str | None, split: str, what: str) -> list[dict[str, Any]]:
-    import datasets  # heavy, and needed for the hub alone
+def _hash_of(files: Sequence[Path], folder: Path, what: str) -> str:
+    """Hash of names and bytes; sizes stand between them, so that no byte can count for a neighbour."""
+    made = xxhash.xxh3_128()
+    room = memoryview(bytearray(BUFFER))
+    for path in files:
+        try:
+            with path.open("rb", buffering=0) as file:
+                made.update(
+                    f"{path.relative_to(folder).as_posix()}\0{os.fstat(file.fileno()).st_size}\0".encode(
+                        errors="replace"
+                    )
+                )
+                while count := file.readinto(room):
+                    made.update(room[:count])
+        except OSError as error:
+            raise InputError(f"{what}: {path}: cannot be read ({error.strerror or error})") from None
+    return made.hexdigest()
 
+
+def _from_hub(id: str, revision: str | None, split: str, what: str) -> Any:
+    import datasets  # heavy, and needed for the hub alone
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # HfHubHTTPError is made of OSError and of what the HTTP library of the day raises.
+    unanswered = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
     try:
-        return [dict(row) for row in datasets.load_dataset(id, revision=revision, split=split)]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return _fetched(id, revision, split)
+    except (*unanswered, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"{what}: {id}: no such local file or folder, and the hub gave nothing ({reason}); "
-            "offline, give the path of a local folder in the hub's layout"
+            f"{what}: {id}: no such local file or folder, and the hub gave nothing ({first_line(error)}); "
+            "offline, give the path of a local folder in the hub's layout, or set HF_HUB_OFFLINE=1 to use what was "
+            "fetched before"
         ) from None
+
+
+@lru_cache(maxsize=8)  # so that what is identified is what is read, whatever happens on the hub in between
+def _fetched(id: str, revision: str | None, split: str) -> Any:
+    """A data set of the hub at one commit; offline, what was fetched before. Its rows stay on the disk."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:  # `load_dataset` alone tries for half a minute where nobody answers, and then serves any commit it has
+        commit = HfApi().dataset_info(id, revision=revision, timeout=HUB_ANSWERS).sha
+    except OfflineModeIsEnabled:
+        found = datasets.load_dataset(id, split=split)
+        if _COMMIT.match(revision or "") and not all(revision in file["filename"] for file in found.cache_files):
+            raise FileNotFoundError(f"offline, and not commit {revision} was fetched before, but another") from None
+        return found
+    return datasets.load_dataset(id, revision=commit, split=split)

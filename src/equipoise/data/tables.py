@@ -1,4 +1,4 @@
-"""Pairs as Parquet, with columns that other tools read: id, domain, source, group, prompt, chosen, rejected."""
+"""Pairs as Parquet, with columns that other tools read: id, domain, source, group, prompt, chosen, rejected, gaps."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ SCHEMA = pyarrow.schema(
         ("prompt", pyarrow.list_(pyarrow.struct([("role", _TEXT), ("content", _TEXT)]))),
         ("chosen", _TEXT),
         ("rejected", _TEXT),
+        ("score_gap", pyarrow.float64()),
+        ("reward_gap", pyarrow.float64()),
     ]
 )
+_GAPS = ("score_gap", "reward_gap")
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
@@ -38,6 +41,8 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
             "prompt": chat(pair.prompt),
             "chosen": pair.chosen,
             "rejected": pair.rejected,
+            "score_gap": pair.score_gap,
+            "reward_gap": pair.reward_gap,
         }
         for pair in pairs
     ]
@@ -54,13 +59,15 @@ def read_pairs(path: Path) -> list[Pair]:
         raise InputError(f"{path}: missing; is this a run folder?") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    if not table.schema.equals(SCHEMA):
+    older = pyarrow.schema([field for field in SCHEMA if field.name not in _GAPS])
+    if not (table.schema.equals(SCHEMA) or table.schema.equals(older)):
         raise InputError(f"{path}: not a file of pairs; it has the columns {', '.join(table.column_names)}")
     return [_pair(row, path) for row in table.to_pylist()]
 
 
 def _pair(row: dict[str, Any], path: Path) -> Pair:
     fields = {name: row[name] for name in ("chosen", "rejected", "domain", "source", "group")}
+    fields |= {name: row.get(name) for name in _GAPS}
     prompt = tuple(Message(**message) for message in row["prompt"])
     pair = Pair(prompt=prompt, **fields)
     if pair.id != row["id"]:

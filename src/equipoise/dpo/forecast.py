@@ -69,7 +69,6 @@ class StageForecast:
             epochs=stage.optim.epochs,
             batch_size=stage.optim.batch_size,
             seed=seed,
-            order=stage.order,
         )
         self._batches = [[pairs[place] for place in places] for places in order]
         self._step = lru_cache(maxsize=None)(self._trace)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.data.order import bands_of
 from equipoise.dpo.distributed import Ended, Team, TrainingStopped, join, leave, lost, whole
 from equipoise.dpo.engine import PairScorer, engine
 from equipoise.dpo.fit import fit
@@ -32,7 +33,10 @@ from equipoise.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """What a process must know to train a stage: `stack` are the earlier adapters, `folder` is the stage's."""
+    """What a process must know to train a stage: `stack` are the earlier adapters, `folder` is the stage's.
+
+    `easiness` of each pair is what a curriculum orders by, where it is known beforehand.
+    """
 
     model: ModelSpec
     stage: Stage
@@ -40,6 +44,7 @@ class Job:
     stack: list[Path]
     folder: Path
     seed: int
+    easiness: list[float] | None = None
 
 
 _NO_JOB: Any = None
@@ -97,7 +102,7 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
             reference.logps,
             dpo=job.stage.dpo,
             optim=job.stage.optim.model_copy(update={"micro_batch_tokens": choice.tokens}),
-            order=job.stage.order,
+            bands=_bands(job, reference),
             seed=job.seed,
             folder=job.folder,
             starts_at_reference=job.stage.reference == "previous" or not job.stack,
@@ -195,6 +200,14 @@ def _reference(job: Job, policy: Loaded, scorer: PairScorer, team: Team, store: 
         team.reshard(scorer)  # the adapters' flags are put back on the parts
     watch.reference(reference)
     return reference
+
+
+def _bands(job: Job, reference: Reference) -> list[int] | None:
+    """Bands of the stage's curriculum; by margin an easy pair is one that the reference already has right."""
+    if isinstance(job.stage.order, str):
+        return None
+    margins = [chosen - rejected for chosen, rejected in (reference.logps[pair.id] for pair in job.pairs)]
+    return bands_of(job.easiness or margins, [pair.source for pair in job.pairs], job.stage.order)
 
 
 def _rebuilt(job: Job, weights: Mapping[str, Tensor], seen: dict[str, int]) -> Trained:

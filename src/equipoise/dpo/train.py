@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
-from equipoise.data.order import ORDERS
+from equipoise.data.order import epoch_order
 from equipoise.dpo import checkpoint, schedule
 from equipoise.dpo.distributed import ALONE, Team, full
 from equipoise.dpo.engine import PairScorer
@@ -55,7 +55,7 @@ def train_stage(
     *,
     dpo: Dpo,
     optim: Optim,
-    order: str = "shuffle",
+    bands: Sequence[int] | None = None,
     seed: int,
     folder: Path,
     starts_at_reference: bool,
@@ -66,7 +66,8 @@ def train_stage(
 ) -> dict[str, int]:
     """Train the policy behind `scorer` on `pairs`; return how many pairs of each source were seen.
 
-    `reference` maps a pair's id to its chosen and rejected log-probabilities. `folder` receives
+    `reference` maps a pair's id to its chosen and rejected log-probabilities; `bands` puts pairs into the order of a
+    curriculum (see `data.order`). `folder` receives
     `train.jsonl` (one line per optimiser step) and `checkpoints/`; a stage that was killed continues from
     the last checkpoint to the same bits. All processes of `team` call this together; the main one writes and
     reports. Raises TrainingStopped on a loss that is not finite, when the policy does not equal the reference
@@ -76,7 +77,7 @@ def train_stage(
     parameters = trainable(scorer.model)
     optimizer = make_optimizer(parameters.values(), optim)
     plan = batches(
-        [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, order=order
+        [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, bands=bands
     )
     sources = sorted({pair.source for pair in pairs})
     torch.manual_seed(seed + team.index)  # dropout; each process draws its own
@@ -126,9 +127,9 @@ def train_stage(
 
 
 def batches(
-    sources: Sequence[str], *, epochs: float, batch_size: int, seed: int, order: str = "shuffle"
+    sources: Sequence[str], *, epochs: float, batch_size: int, seed: int, bands: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Positions of the pairs of every optimiser step; `sources` names the source of each pair.
+    """Positions of the pairs of every optimiser step; `sources` names the source of each pair, `bands` its band.
 
     Epochs follow one another, each in an order of its own in which the sources are spread evenly: so a
     fraction of an epoch holds each source in its share.
@@ -137,7 +138,7 @@ def batches(
     total = schedule.pairs_to_see(pairs, epochs)
     places: list[int] = []
     for epoch in range(math.ceil(total / pairs)):
-        places += ORDERS[order](pairs, seed=seed, epoch=epoch, sources=sources)
+        places += epoch_order(pairs, seed=seed, epoch=epoch, sources=sources, bands=bands)
     return [places[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
 
 

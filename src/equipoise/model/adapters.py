@@ -26,7 +26,12 @@ TRAINED = "default"
 
 
 def stack_identity(loaded: Loaded, stack: Sequence[Path]) -> str:
-    """Identity of a base model with adapters: two stacks of the same content have the same identity."""
+    """Identity of a base model with adapters: two stacks of the same content have the same identity.
+
+    Raises InputError where a folder holds no adapter.
+    """
+    for folder in stack:
+        _require_adapter(folder)
     files = ("adapter_config.json", "adapter_model.safetensors")
     return content_id([loaded.identity, [[sha256(folder / name) for name in files] for folder in stack]])
 

@@ -1,17 +1,24 @@
-"""What the page shows of the data: sources, what was dropped and why, asked against seen."""
+"""What the page shows of the data: rows and what was lost of them, the pairs that are left, asked against seen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from equipoise.report import plots, words
 from equipoise.report.read import RunFiles
+from equipoise.report.shape import SPREAD
+
+GAPS = {"score_gaps": "gap of the source's scores", "reward_gaps": "gap of rewards"}
 
 
 @dataclass(frozen=True)
 class FlowRow:
-    """One source of one stage: asked, available, drawn, seen."""
+    """One source of one stage: asked, available, drawn, seen; None is what the ledger does not say.
+
+    `lengths` (characters) and `tokens` are those of the drawn pairs.
+    """
 
     stage: str
     source: str
@@ -20,50 +27,112 @@ class FlowRow:
     dropped: Mapping[str, int]
     drawn: int
     repeated: int
+    whole: int | None
+    cut: int | None
     epochs: float
     seen: int | None
     differs: bool
+    lengths: Mapping[str, float]
+    one_sided: bool
+    tokens: Mapping[str, float]
 
 
 def flow(files: RunFiles) -> list[FlowRow]:
     """The way of the pairs of every stage."""
-    rows = []
-    for stage, entry in files.ledger.get("stages", {}).items():
-        for source, line in entry.get("sources", {}).items():
-            seen, asked, epochs = line.get("seen"), line.get("asked", 0), entry.get("epochs", 1)
-            dropped = {**(line.get("unusable") or {}), **(line.get("too_long") or {})}
-            differs = (
-                abs((line.get("drawn", 0) if seen is None else seen) - asked * (epochs if seen is not None else 1)) > 1
-            )
-            numbers = line.get("available", 0), dropped, line.get("drawn", 0), line.get("repeated", 0)
-            rows.append(FlowRow(stage, source, asked, *numbers, epochs, seen, differs))
-    return rows
+    return [
+        _flow_row(stage, source, line, entry.get("epochs", 1))
+        for stage, entry in files.ledger.get("stages", {}).items()
+        for source, line in entry.get("sources", {}).items()
+    ]
+
+
+def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float) -> FlowRow:
+    seen, asked, drawn = line.get("seen"), line["asked"], line["drawn"]
+    lengths = line.get("lengths") or {}
+    return FlowRow(
+        stage,
+        words.source_name(source),
+        asked,
+        line["available"],
+        {**(line.get("unusable") or {}), **(line.get("too_long") or {})},
+        drawn,
+        line["repeated"],
+        line.get("after_truncation"),
+        line.get("prompts_cut"),
+        epochs,
+        seen,
+        abs(drawn - asked if seen is None else seen - asked * epochs) > 1,
+        lengths,
+        words.by_length(lengths),
+        line.get("tokens") or {},
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Rows that a source lost on its way; `colour` is that of the same kind of loss in every bar."""
+
+    colour: int
+    how: str
+    count: float
+    reasons: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """How far apart the answers of a source's pairs are: five numbers and a picture of them."""
+
+    name: str
+    five: Mapping[str, float]
+    plot: str
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One source: rows, what was dropped and why, what is left."""
+    """One source: rows, where and why some were lost, what is left and what that is like.
+
+    `assumed`: no model has answered yet, and `available` counts questions.
+    """
 
     name: str
     rows: int
-    dropped: Mapping[str, int]
+    losses: list[Loss]
     available: int
-    longer: float | None
-    one_sided: bool
+    assumed: bool
     plot: str
+    lengths: Mapping[str, float]
+    one_sided: bool
+    gaps: list[Gaps]
+    spread: float | None
 
 
 def sources(files: RunFiles) -> list[SourceRow]:
     """The sources before any mix."""
-    found = []
-    for name, line in files.ledger.get("sources", {}).items():
-        dropped = {**(line.get("malformed") or {}), **(line.get("cleaned") or {})}
-        available, lengths = line.get("available", 0), line.get("lengths")
-        picture = plots.bar({"available": available, **dropped}, f"{name}: what became of its rows")
-        longer = None if lengths is None else lengths.get("longer_wins", lengths.get("chosen_longer"))
-        one_sided = words.by_length(lengths)
-        found.append(SourceRow(name, line.get("rows", 0), dropped, available, longer, one_sided, picture))
-    return found
+    return [_source_row(words.source_name(name), line) for name, line in files.ledger.get("sources", {}).items()]
+
+
+def _source_row(name: str, line: Mapping[str, Any]) -> SourceRow:
+    parts = {"available": line["available"], **dict.fromkeys(words.LOSSES.values(), 0)}
+    losses = [Loss(list(parts).index(how), how, count, reasons) for how, count, reasons in words.losses(line)]
+    parts |= {loss.how: loss.count for loss in losses}
+    lengths = line.get("lengths") or {}
+    gaps = [
+        Gaps(what, line[key], plots.box(f"{name}, {what} in {line[key]['n']:,} pairs", [line[key][k] for k in SPREAD]))
+        for key, what in GAPS.items()
+        if line.get(key)
+    ]
+    return SourceRow(
+        name,
+        line["rows"],
+        losses,
+        line["available"],
+        bool(line.get("assumed")),
+        plots.bar(parts, f"{name}: what became of its rows"),
+        lengths,
+        words.by_length(lengths),
+        gaps,
+        line.get("spread"),
+    )
 
 
 def mixes(files: RunFiles) -> list[tuple[str, list[str], str, str]]:

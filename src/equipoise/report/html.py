@@ -38,7 +38,7 @@ def page(files: RunFiles) -> str:
         .render(
             files=files,
             question=_question(files.written),
-            headline=words.headline(files, known),
+            headline=" ".join(filter(None, [words.mix_line(files), words.headline(files, known)])),
             kept=words.kept(files),
             trained=words.trained(files),
             refusals=words.refusals(files),

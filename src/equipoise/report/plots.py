@@ -167,6 +167,29 @@ def bar(parts: Mapping[str, float], title: str) -> str:
     return _svg(600, 14, title, body, "bar").replace(" role=", ' preserveAspectRatio="none" role=', 1)
 
 
+def box(title: str, five: Sequence[float]) -> str:
+    """A box plot of five numbers in order (the smallest, the quartiles, the largest), on a scale that holds zero."""
+    low, lower, median, upper, high = five
+    start, end = min(0.0, low), max(0.0, high)
+    size = max(-start, end) or 1.0  # divided by it, even numbers near the largest there is have a finite distance
+    reach = (end / size - start / size) or 1.0
+    step = _nice(size * (reach / 2.5))
+
+    def at(value: float) -> float:
+        return 10 + (_WIDTH - 20) * (value / size - start / size) / reach
+
+    ticks = [place * step for place in range(math.ceil(start / step), math.floor(end / step) + 1)]
+    body = [_rule(at(tick), 30, at(tick), 34, "axis") for tick in ticks]
+    body += [_text(at(tick), 48, short(tick)) for tick in ticks]
+    body += [_rule(at(0.0), 2, at(0.0), 30, "zero"), _rule(at(low), 16, at(high), 16, "whisker")]
+    body += [_rule(at(limit), 11, at(limit), 21, "whisker") for limit in (low, high)]
+    width = at(upper) - at(lower)
+    body.append(f'<rect class="middle" x="{at(lower):.1f}" y="6" width="{width:.1f}" height="20"/>')
+    body.append(_rule(at(median), 6, at(median), 26, "median"))
+    said = f"from {short(low)} to {short(high)}, half of them between {short(lower)} and {short(upper)}"
+    return _svg(_WIDTH, 54, f"{title}: {said}, median {short(median)}", body, "box")
+
+
 def dumbbell(before: float, after: float, low: float, high: float) -> str:
     """Two means on one line: hollow before, filled after."""
     spread = (high - low) or 1.0

@@ -10,6 +10,9 @@ from equipoise.evaluation.compare import Verdict
 from equipoise.evaluation.gate import Action, GateResult, Outcome, Row
 from equipoise.records import Comparison, InputError, Score
 
+SPREAD = ("smallest", "lower", "median", "upper", "largest")
+"""The five numbers of a spread, in order."""
+
 
 def mapping(value: Any, where: str = "") -> dict[str, Any]:
     """A JSON object."""
@@ -36,6 +39,7 @@ def recipe(value: Any) -> dict[str, Any]:
     found = mapping(value)
     number(found.get("seed", 0), "seed")
     mapping(found.get("model", {}), "model")
+    mapping(found.get("sources", {}), "sources")
     evaluation = mapping(found.get("evaluation", {}), "evaluation")
     mapping(evaluation.get("tasks", {}), "evaluation.tasks")
     number(evaluation.get("confidence", 0.95), "evaluation.confidence")
@@ -48,17 +52,21 @@ def recipe(value: Any) -> dict[str, Any]:
 
 
 def ledger(value: Any) -> dict[str, Any]:
-    """A ledger of this or another version."""
+    """A ledger of this or another version: what an older one does not have is absent, never zero."""
     found = mapping(value)
     for name, line in mapping(found.get("sources", {}), "sources").items():
-        _line(line, f"sources.{name}", ("rows", "available"), ("malformed", "cleaned", "lengths"))
+        where = f"sources.{name}"
+        _line(line, where, ("rows", "available"), ("malformed", "cleaned", "unpaired", "lengths"))
+        _known_numbers(line, where, ("held_out", "spread"))
+        for key in ("score_gaps", "reward_gaps"):
+            _spread(line.get(key), f"{where}.{key}")
     for name, stage in mapping(found.get("stages", {}), "stages").items():
         number(mapping(stage, f"stages.{name}").get("epochs"), f"stages.{name}.epochs")
         for source, line in mapping(stage.get("sources", {}), f"stages.{name}.sources").items():
+            where = f"stages.{name}.{source}"
             required = ("asked", "available", "drawn", "repeated")
-            _line(line, f"stages.{name}.{source}", required, ("unusable", "too_long", "lengths"))
-            if line.get("seen") is not None:
-                number(line["seen"], f"stages.{name}.{source}.seen")
+            _line(line, where, required, ("unusable", "too_long", "lengths", "tokens"))
+            _known_numbers(line, where, ("after_truncation", "prompts_cut", "seen"))
     return found
 
 
@@ -67,6 +75,21 @@ def _line(line: Any, where: str, required: tuple[str, ...], counts: tuple[str, .
     for key in counts:
         for name, value in mapping(line.get(key) or {}, f"{where}.{key}").items():
             number(value, f"{where}.{key}.{name}")
+
+
+def _known_numbers(line: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if line.get(key) is not None:
+            number(line[key], f"{where}.{key}")
+
+
+def _spread(value: Any, where: str) -> None:
+    """Five numbers in order, and of how many they are; or nothing."""
+    if value is not None:
+        number(mapping(value, where).get("n"), f"{where}.n")
+        five = [number(value.get(key), f"{where}.{key}") for key in SPREAD]
+        if five != sorted(five):
+            raise InputError(f"{where} is not in order")
 
 
 def step(value: Any) -> dict[str, Any]:

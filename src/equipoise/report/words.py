@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from equipoise.data.ledger import Ledger, problems
+from equipoise.data.ledger import Ledger, differences, problems
 from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats_words import with_interval
 from equipoise.recipe import Gate
+from equipoise.recipe_parts import RewardSpec
+from equipoise.recipe_sources import Source, ranked
 from equipoise.records import Comparison
 from equipoise.report.figures import Figure, concerns
 from equipoise.report.read import RunFiles, StageFiles
@@ -19,7 +21,11 @@ from equipoise.report.text import listed
 ONE_SIDED = 0.7
 """In a source where the longer answer is better this often, a model can win by length alone."""
 
+LOSSES = {"malformed": "by the reader", "cleaned": "in cleaning", "held_out": "held out", "unpaired": "while pairing"}
+"""Where a source loses rows, in order: the field of its line, and how people call it."""
+
 TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "Undecided"}
+_SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
 
 def headline(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
@@ -82,7 +88,8 @@ def trained(files: RunFiles) -> str:
 def _pairs_seen(files: RunFiles, stage: StageFiles) -> str:
     seen = sum(float(step.get("pairs", 0)) for step in stage.steps)
     sources = files.ledger.get("stages", {}).get(stage.name, {}).get("sources", {})
-    return f"{seen:,.0f} pairs of {listed(list(sources))}" if sources else f"{seen:,.0f} pairs"
+    names = [source_name(name) for name in sources]
+    return f"{seen:,.0f} pairs of {listed(names)}" if names else f"{seen:,.0f} pairs"
 
 
 def domain_sentence(row: Comparison, confidence: float) -> str:
@@ -120,6 +127,7 @@ def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str
     for stage in files.stages:
         found += _gate_warnings(files, stage)
     found += ledger_problems(files)
+    found += _same_reward(files)
     left_out = [f"{name} {row.unscored}" for name, row in files.compared.items() if row.unscored]
     if left_out:
         found.append(f"Questions that could not be scored on both sides are left out: {listed(left_out)}.")
@@ -148,13 +156,52 @@ def _vacuous(files: RunFiles, stage: StageFiles) -> list[str]:
     return vacuous({task: [score for score in rows if score.split == "dev"] for task, rows in base.items()}, rule)
 
 
+def _same_reward(files: RunFiles) -> list[str]:
+    """A caution where the reward model that graded answers also chose among the answers that were trained on."""
+    base = files.points.get("base", {})
+    graded = [name for name, rows in base.items() if any("ten" in score.metrics for score in rows)]
+    drawn = {
+        name.partition("@")[0] for stage in files.ledger.get("stages", {}).values() for name in stage.get("sources", {})
+    }
+    chosen = [name for name in files.recipe.get("sources", {}) if name in drawn and _ranked_by_judge(files, name)]
+    if not graded or not chosen:
+        return []
+    return [
+        f"The reward model that graded {listed(graded)} also selected the training pairs of {listed(chosen)}: a higher "
+        "score there may only show that the model learned what this reward model likes. Grade with another one, or "
+        "look at figures that no reward model makes."
+    ]
+
+
+def _ranked_by_judge(files: RunFiles, source: str) -> bool:
+    """Whether the answers of a source were ranked by the recipe's own reward model."""
+    try:
+        judge = RewardSpec.model_validate(files.recipe.get("reward"))
+        spec = _SOURCE.validate_python(files.recipe["sources"][source])
+    except ValidationError:  # no reward model, or a run of another version
+        return False
+    ranks: RewardSpec | None = getattr(spec, "reward", None)
+    return ranked(spec) and (ranks is None or (ranks.id, ranks.revision) == (judge.id, judge.revision))
+
+
+def mix_line(files: RunFiles) -> str:
+    """What stands in the first line where training saw another mix than was asked for; else nothing."""
+    try:
+        found = differences(Ledger.from_record(files.ledger)) if files.ledger else []
+    except (KeyError, TypeError, AttributeError):  # `ledger_problems` says so
+        return ""
+    more = f" The same is true of {len(found) - 1} more (see the way of the data)." if len(found) > 1 else ""
+    return f"Another mix than asked for: {found[0]}{more}" if found else ""
+
+
 def ledger_problems(files: RunFiles) -> list[str]:
-    """A sentence for each source of which a stage saw another number of pairs than was asked for."""
+    """A sentence for each source of which a stage saw another number of pairs than was asked for, or many of whose
+    prompts were cut."""
     if not files.ledger:
         return []
     try:
         return problems(Ledger.from_record(files.ledger))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return ["data/ledger.json is of another version: whether every stage saw what was asked is not checked here."]
 
 
@@ -162,3 +209,21 @@ def by_length(lengths: Mapping[str, Any] | None) -> bool:
     """Whether the rule "the longer answer is better" (or the shorter) explains most of a source's pairs."""
     wins = float((lengths or {}).get("longer_wins", 0.5))
     return wins >= ONE_SIDED or wins <= 1 - ONE_SIDED
+
+
+def source_name(name: str) -> str:
+    """The name of a source; `finance@second` was made for one stage, with the model that this stage starts from."""
+    source, at, stage = name.partition("@")
+    return f"{source} (made for stage {stage})" if at else name
+
+
+def losses(line: Mapping[str, Any]) -> list[tuple[str, float, Mapping[str, float]]]:
+    """Where a source's rows were lost: (how, rows, rows by reason), without what lost none."""
+    found = []
+    for key, how in LOSSES.items():
+        lost = line.get(key) or {}
+        reasons = lost if isinstance(lost, Mapping) else {}
+        count = sum(reasons.values()) if isinstance(lost, Mapping) else lost
+        if count:
+            found.append((how, count, reasons))
+    return found
