@@ -1,4 +1,4 @@
-"""Rows in the layout of winddude/reddit_finance_43_250k, made from a seed: `python reddit_rows.py ROWS FILE` writes some.
+"""Rows in the layout of winddude/reddit_finance_43_250k from a seed: `python reddit_rows.py ROWS FILE` writes some.
 
 The texts are made-up words, as frequent as words are (Zipf), in lengths as on Reddit: about 2.5 KB a row, with a long
 tail. Every fault is planted on purpose, where nothing else is wrong with the row or its post, and counted under the
@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 SUBREDDITS = tuple(f"money{number}" for number in range(43))
-POSTS = 1000
+POSTS = 500
 """Posts of a block; the rows of a block are shuffled, and what is repeated is repeated in the next block."""
-EVALUATED = 60
-"""Posts that the evaluation asks about; they are made of another seed."""
+EVALUATED = 100
+"""Posts that the evaluation asks about, made of another seed; each is planted at most once in each way."""
 VOCABULARY = 30_000
+DRAWN = 200_000  # words at a time
 LONGEST_POST, LONGEST_COMMENT = 7000, 1800  # words; Reddit allows 40,000 and 10,000 characters
 SHARES = {
     "deleted post": 0.010,
@@ -39,7 +40,7 @@ SHARES = {
     "13 words of the evaluation": 0.002,
     "plain": 0.100,
 }
-"""Of the posts: what is planted in them. `plain` ones are what near duplicates are copied from; the rest is ordinary."""
+"""Of the posts: what is planted in them. Near duplicates are copied from `plain` ones; the rest is ordinary."""
 REPEATED, MALFORMED = 0.03, 0.01
 """Of the rows."""
 BOTS = (
@@ -47,7 +48,10 @@ BOTS = (
     "\n\n^(beep boop, I'm a bot that links to earlier threads)",
 )
 NOTICES = ("Edit: spelling of the second line, sorry about that", "**EDIT 2:** thank you all, I did not expect this")
-LINKS = ("https://www.example.org/forms/{n}/instructions-for-filing", "[Source](https://example.com/a/very/long/path/{n})")
+LINKS = (
+    "https://www.example.org/forms/{n}/instructions-for-filing",
+    "[Source](https://example.com/a/very/long/path/{n})",
+)
 MALFORMED_COLUMNS: tuple[tuple[str, str, Any], ...] = (
     ("missing value", "body", None),
     ("missing value", "comment_normalized_score", None),
@@ -76,7 +80,7 @@ def rows(count: int, seed: int = 0) -> Iterator[Labelled]:
     maker = _Maker(seed)
     repeated: list[Labelled] = []
     left = count
-    while left >= 6 * POSTS:  # what a block can be at most
+    while left >= 5 * POSTS:  # more than any block has
         block, repeated = maker.block(repeated)
         left -= len(block)
         yield from block
@@ -117,12 +121,17 @@ class _Texts:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng([seed, 17])
         self._tokens = _tokens()
+        self._drawn: list[int] = []
 
     def numbers(self, count: int) -> list[int]:
-        drawn = self.rng.random((2, count))
-        ranks = (VOCABULARY ** drawn[0]).astype(np.int64) - 1
-        ends = np.searchsorted([0.87, 0.92, 0.99], drawn[1])
-        return (4 * ranks + ends).tolist()
+        if len(self._drawn) < count:
+            drawn = self.rng.random((2, DRAWN))
+            ranks = (VOCABULARY ** drawn[0]).astype(np.int32) - 1
+            ends = np.searchsorted([0.87, 0.92, 0.99], drawn[1]).astype(np.int32)
+            self._drawn = (4 * ranks + ends).tolist()
+        taken = self._drawn[-count:]
+        del self._drawn[-count:]
+        return taken
 
     def spell(self, numbers: list[int]) -> str:
         return " ".join(map(self._tokens.__getitem__, numbers)).strip()
@@ -132,16 +141,20 @@ class _Texts:
 
     def edited(self, numbers: list[int]) -> list[int]:
         """A near duplicate: another word in the middle, of those that are no one else's."""
-        return [*numbers[: len(numbers) // 2], 4 * int(self.rng.integers(1000, VOCABULARY)), *numbers[len(numbers) // 2 + 1 :]]
+        return [
+            *numbers[: len(numbers) // 2],
+            4 * int(self.rng.integers(1000, VOCABULARY)),
+            *numbers[len(numbers) // 2 + 1 :],
+        ]
 
 
 def _tokens() -> list[str]:
     """Each word plain, with a comma, with a full stop, and at the end of a paragraph; rare ones are longer."""
     rng = np.random.default_rng(3)
-    syllables = [a + b for a in "bdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "in")]
+    syllables = [a + b for a in "bdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "en")]
     found: dict[str, None] = {}
     while len(found) < VOCABULARY:
-        length = 1 + int(math.log(len(found) + 3, 12)) + int(rng.random() < 0.3)
+        length = 1 + int(math.log(len(found) + 3, 20)) + int(rng.random() < 0.2)
         word = "".join(syllables[k] for k in rng.integers(0, len(syllables), length))
         found[word + "’s" if len(found) % 400 == 399 else word] = None
     return [word + end for word in found for end in ("", ",", ".", ".\n\n")]
@@ -154,6 +167,7 @@ class _Maker:
         self.texts = _Texts(seed)
         self.rng = self.texts.rng
         self.evaluated = evaluated(seed)
+        self._unused = {kind: list(self.evaluated) for kind in SHARES if kind.startswith(("group", "prompt"))}
         self._plain: list[tuple[list[int], list[int]]] = []
         """Words of the text and of the middle comment of plain posts, each to be copied once."""
         self._posts = 0
@@ -223,21 +237,23 @@ class _Maker:
             return [("", made[0]), (kind, made[1]), ("", made[2])]
         if kind.endswith("of the evaluation"):
             change = self._evaluated(kind, made[0])
-            return [(kind if place == 0 else "", {**row, **change}) for place, row in enumerate(made)]
+            return [(kind if change and place == 0 else "", {**row, **change}) for place, row in enumerate(made)]
         if kind in whole_post:
             made = [{**row, "selftext": whole_post[kind]} for row in made]
         return [(kind, row) for row in made]
 
     def _evaluated(self, kind: str, row: Row) -> Row:
-        """Columns of a post that touches the evaluation."""
-        post = self.evaluated[int(self.rng.integers(EVALUATED))]
+        """Columns of a post that touches the evaluation; none where every evaluated post was planted that way."""
+        unused = self._unused.get(kind)
+        if unused is None:
+            run = " ".join(self.evaluated[self._posts % EVALUATED].text.split()[20:36])
+            return {"selftext": f"{row['selftext']} {run} {self.texts.words(5)}"}
+        if not unused:
+            return {}
+        post = unused.pop()
         if kind.startswith("group"):
-            # A post has one text; what is evaluated is asked about in another file, so this one may differ.
-            return {"id": post.id, "title": row["title"]}
-        if kind.startswith("prompt"):
-            return {"subreddit": post.subreddit, "title": post.title, "selftext": post.text}
-        run = " ".join(post.text.split()[20:36])
-        return {"selftext": f"{row['selftext']} {run} {self.texts.words(5)}"}
+            return {"id": post.id}
+        return {"subreddit": post.subreddit, "title": post.title, "selftext": post.text}
 
     def _rows(self, id: str, text: str, bodies: list[str], scores: list[float]) -> list[Row]:
         subreddit = SUBREDDITS[int(len(SUBREDDITS) ** self.rng.random()) - 1]

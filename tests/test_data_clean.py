@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
+import pytest
+
+import equipoise.data.words
 from equipoise.data.clean import clean
+from equipoise.data.overlap import EVALUATED, OVERLAP, Overlap
+from equipoise.data.words import words
 from equipoise.records import Message, Pair
 
 WORDS = [f"word{i}" for i in range(400)]
@@ -87,8 +93,102 @@ def test_the_evaluations_own_instruction_is_no_overlap() -> None:
     assert clean([template, leaked], evaluation_texts=items[:5])[0] == []  # too few to know a template
 
 
+def test_a_run_in_twenty_texts_tells_and_one_in_twenty_one_does_not() -> None:
+    run = _text(6, 13)
+    items = [f"{run} {_text(100 + i, 9)}" for i in range(21)]
+    pair = _pair("Say it.", run, "no")
+    assert clean([pair], evaluation_texts=items[:20])[1] == {"13 words of the evaluation": 1}
+    assert clean([pair], evaluation_texts=items) == ([pair], {})
+    assert clean([pair], evaluation_texts=[*items[:20], items[0]])[0] == []  # the same text twice is one text
+
+
+def test_words_of_two_texts_are_no_run() -> None:
+    said = _text(5, 13).split()
+    apart = _pair("Say it.", " ".join(said[:6]), " ".join(said[6:]))
+    split = replace(apart, prompt=(Message("user", "so " + apart.chosen), Message("user", apart.rejected)))
+    pairs = [apart, replace(split, chosen="yes", rejected="no")]
+    assert clean(pairs, evaluation_texts=[" ".join(said)]) == (pairs, {})
+
+
+def test_a_question_with_the_same_first_and_last_word_is_another() -> None:
+    pair = _pair("What was the largest of France", "Paris", "Rome")
+    assert clean([pair], evaluation_texts=["What's the capital of France?"]) == ([pair], {})
+
+
 def test_texts_without_words() -> None:
     pairs = [_pair("?", "!", "?!"), _pair("?", "!!", "..."), _pair("", "", "")]
     kept, reasons = clean(pairs, evaluation_texts=["...", "?"])
     assert kept == pairs and reasons == {}
     assert clean([], evaluation_texts=["a"]) == ([], {})
+
+
+def test_groups_of_the_evaluation_go_before_their_texts_are_looked_at() -> None:
+    asked, other = _pair("What is a bond?", "a loan", "a cat"), _pair("What is a share?", "a part", "a cat")
+    pairs = [replace(asked, group="post 7"), replace(other, group="post 7"), replace(other, chosen="a piece")]
+    kept, reasons = clean(pairs, evaluation_texts=["what is a bond"], evaluated_groups=frozenset({"post 7", "post 8"}))
+    assert kept == pairs[2:] and reasons == {"group of the evaluation": 2}
+
+
+def test_drafts_are_judged_by_the_texts_they_have() -> None:
+    item = _text(5, 40)
+    drafts = [_pair(_text(0, 40), "", ""), _pair(_text(1, 40), _text(2, 40), ""), _pair(_text(3, 40), "", "")]
+    again = [replace(draft, prompt=(Message("user", draft.prompt[0].content + " please"),)) for draft in drafts]
+    leaked = [_pair("Say it.", item, ""), _pair(item, "", ""), _pair(f"so {item}", "", "")]
+    kept, reasons = clean(drafts + again + leaked, evaluation_texts=[item])
+    assert kept == drafts
+    assert reasons == {"13 words of the evaluation": 2, "near duplicate": 3, "prompt of the evaluation": 1}
+
+
+def test_an_overlap_made_once_serves_many_calls() -> None:
+    pairs = [_pair("What is a bond?", "a loan", "a cat"), _pair("What is a share?", "a part", "a cat")]
+    overlap = Overlap(["what is a bond"])
+    assert clean(pairs, evaluation_texts=[], overlap=overlap) == clean(pairs, evaluation_texts=["what is a bond"])
+    assert [overlap.reason(pair) for pair in pairs] == overlap.reasons(pairs) == [EVALUATED, None]
+    with pytest.raises(ValueError, match="either"):
+        clean(pairs, evaluation_texts=["x"], overlap=overlap)
+
+
+def test_progress_names_what_is_done_and_ends() -> None:
+    told: list[tuple[str, int, int]] = []
+    pairs = [_pair(_text(i, 20), _text(i + 50, 20), "no") for i in range(20)]
+    clean(pairs, evaluation_texts=["a"], progress=lambda *state: told.append(state))
+    ends = {label: (done, total) for label, done, total in told}
+    assert list(ends.values()) == [(20, 20), (40, 40)]
+
+
+def test_many_pairs_are_judged_as_a_plain_search_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equipoise.data.words, "BLOCK", 20_000)  # several blocks
+    rng = random.Random(7)
+    vocabulary = [*WORDS[:150], "café", "naïve", "ﬁne", "ŝtono", "I’m", "9"]
+    texts = [" ".join(rng.choices(vocabulary, k=rng.randint(0, 40))) for _ in range(60)]
+    template = " ".join(rng.choices(vocabulary, k=15))
+    texts += [f"{template} {text}" for text in texts[:30]]
+
+    def cut() -> str:
+        source = rng.choice(texts).split()
+        start = rng.randrange(len(source) + 1)
+        return " ".join([_text(rng.randrange(1000), 3), *source[start : start + rng.randint(8, 18)], "end"])
+
+    pairs = [_pair(rng.choice([cut, lambda: rng.choice(texts).upper()])(), cut(), cut()) for _ in range(300)]
+    found = Overlap(texts).reasons(pairs)
+    assert found == _plain_reasons(pairs, texts)
+    assert min(found.count(reason) for reason in (EVALUATED, OVERLAP, None)) > 20
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    said = words(text)
+    return {tuple(said[start : start + 13]) for start in range(len(said) - 12)}
+
+
+def _plain_reasons(pairs: list[Pair], texts: list[str]) -> list[str | None]:
+    """The rule with lists and sets of words alone."""
+    counts = Counter(run for text in set(texts) for run in _runs(text))
+    telling = {run for run, count in counts.items() if count <= 20}
+    questions = [words(text) for text in texts if words(text)]
+    result: list[str | None] = []
+    for pair in pairs:
+        asked = [message.content for message in pair.prompt]
+        shared = any(_runs(text) & telling for text in [*asked, pair.chosen, pair.rejected])
+        evaluated = any(words(text) in questions for text in asked)
+        result.append(EVALUATED if evaluated else OVERLAP if shared else None)
+    return result

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from equipoise.data.sources import KINDS, Built, build
-from equipoise.recipe import Columns, HhSource, OrcaSource, PocketSource, TableSource
-from equipoise.records import InputError, Message
+from equipoise.data.built import Dropped, draft, pair
+from equipoise.data.sources import FINISH, KINDS, Built, build
+from equipoise.recipe import Columns, HhSource, OrcaSource, PocketSource, Source, TableSource
+from equipoise.recipe_sources import Generated
+from equipoise.records import InputError, Message, Pair
 
 GOOD = {"system": "", "question": "Why?", "chosen": " Because.", "rejected": "No"}
 
@@ -39,7 +41,9 @@ def _user(text: str) -> tuple[Message, ...]:
 
 
 def test_kinds_are_those_of_the_recipe() -> None:
-    assert set(KINDS) == {"pocket", "table", "orca", "hh"}
+    classes = get_args(get_args(Source)[0])
+    assert set(KINDS) == {get_args(kind.model_fields["kind"].annotation)[0] for kind in classes}
+    assert set(FINISH) == {get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(Generated)}
 
 
 def test_orca_strips_both_sides_and_leaves_out_a_blank_system(tmp_path: Path) -> None:
@@ -64,6 +68,9 @@ def test_orca_strips_both_sides_and_leaves_out_a_blank_system(tmp_path: Path) ->
         ({"rejected": "Because. "}, "identical sides"),
         ({"rejected": "caf\udce9"}, "broken unicode"),
         ({"question": "caf\ufffd"}, "broken unicode"),
+        ({"question": "cafÃ\x83Â©"}, "broken unicode"),
+        ({"chosen": "It\0ends"}, "broken unicode"),
+        ({"system": "\x1b[31mred"}, "broken unicode"),
     ],
 )
 def test_every_malformed_row_is_counted(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
@@ -188,23 +195,66 @@ def test_table_names_the_nearest_column(tmp_path: Path) -> None:
         _table(tmp_path, [{"q": "a", "answer": "b", "bad": "c"}], prompt="q", chosen="answr", rejected="bad")
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "from", "content"]), inner),
-    max_leaves=6,
-)
+def test_a_group_is_a_name_or_a_number(tmp_path: Path) -> None:
+    groups = ["a", 7, 7.5, " a ", "", "\ud800", None, [1], float("inf")]
+    rows = [{"q": f"Why {i}?", "y": "Because", "n": "No", "g": group} for i, group in enumerate(groups)]
+    built = _table(tmp_path, rows, prompt="q", chosen="y", rejected="n", group="g")
+    assert [pair.group for pair in built.pairs[:4]] == ["a", "7", "7.5", "a"]
+    assert len(built.pairs) == 5 and len(built.pairs[4].group) == 32  # no name: the question's own
+    assert built.dropped == {"broken unicode": 1, "missing value": 1, "wrong type": 2}
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(st.tuples(JSON, JSON, JSON, JSON), min_size=1, max_size=5))
-def test_any_values_are_a_pair_or_a_counted_drop(tmp_path: Path, values: list[tuple[Any, ...]]) -> None:
-    good = {"p": "fine", "a": "one", "b": "two", "l": 1, "s": None}
-    rows = [good] + [{"p": p, "a": a, "b": b, "l": label, "s": p} for p, a, b, label in values]
-    built = _table(tmp_path, rows, prompt="p", first="a", second="b", label="l", system="s")
-    assert built.rows == len(rows) == len(built.pairs) + sum(built.dropped.values())
-    for pair in built.pairs:
-        pair.id.encode()
-        assert pair.prompt[-1].role == "user" and pair.chosen and pair.rejected and pair.chosen != pair.rejected
+def test_a_long_row_is_dropped_and_speaks_not_against_the_file(tmp_path: Path) -> None:
+    rows = [GOOD, {**GOOD, "system": "s" * 30, "question": "q" * 30, "chosen": "c" * 30, "rejected": "r" * 10}]
+    assert len(_orca(tmp_path, rows, max_chars=100).pairs) == 2
+    assert _orca(tmp_path, rows, max_chars=99, max_malformed=0.0).dropped == {"too long": 1}
+    huge = [GOOD, {**GOOD, "chosen": "word " * 200_000}, {**GOOD, "rejected": "x" * 50_000_000}]
+    assert _orca(tmp_path, huge, max_malformed=0.0).dropped == {"too long": 2}
+
+
+def test_drafts_wait_for_their_answers() -> None:
+    spec = OrcaSource(kind="orca", id="x", max_chars=20)
+    made = draft(_user("Why?"), "", spec=spec, name="s", group="g")
+    assert made == Pair(_user("Why?"), "", "", domain="general", source="s", group="g")
+    with_reference = draft(_user("Why?"), "Because.", spec=spec, name="s")
+    assert (with_reference.chosen, with_reference.rejected) == ("Because.", "")
+    assert with_reference.group == pair(_user("Why?"), "a", "b", spec=spec, name="s").group
+    for prompt, reference, reason in (
+        (_user("Why?"), "x" * 17, "too long"),
+        (_user(""), "x", "empty prompt"),
+        ((Message("system", "x"),), "x", "prompt does not end with a user turn"),
+    ):
+        with pytest.raises(Dropped) as caught:
+            draft(prompt, reference, spec=spec, name="s")
+        assert caught.value.reason == reason and caught.value.malformed == (reason != "too long")
+
+
+def test_parquet_of_other_types_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    text = pyarrow.array(["Because.", "Because.", None, "Because."])
+    columns = {"question": pyarrow.array(["a", "b", "c", "d"]).dictionary_encode(), "system": pyarrow.nulls(4)}
+    sound = {**columns, "chosen": text.cast(pyarrow.large_string()), "rejected": pyarrow.array(["x"] * 4)}
+    pyarrow.parquet.write_table(pyarrow.table(sound), path)
+    built = build("s", OrcaSource(kind="orca", id=str(path), max_malformed=0.25))
+    assert [pair.prompt for pair in built.pairs] == [_user("a"), _user("b"), _user("d")]
+    assert built.dropped == {"missing value": 1}
+    for wrong in (pyarrow.array([1, 2, 3, 4]), pyarrow.array([["x"]] * 4), pyarrow.array([{"a": "x"}] * 4)):
+        pyarrow.parquet.write_table(pyarrow.table({**sound, "rejected": wrong}), path)
+        with pytest.raises(InputError, match="4 of 4 rows are malformed") as caught:
+            build("s", OrcaSource(kind="orca", id=str(path)))
+        assert "where text belongs" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_embedded_world_in_the_columns_of_orca() -> None:
+    built = build("general", OrcaSource(kind="orca", id="pocket", rows=40))
+    world = build("general", PocketSource(kind="pocket", domain="general", rows=40))
+    assert built == world and {pair.group.split(":")[0] for pair in built.pairs} == {"general"}
+    for spec in (
+        HhSource(kind="hh", id="pocket"),
+        TableSource(kind="table", domain="d", id="pocket", columns=Columns(prompt="q", chosen="a", rejected="b")),
+    ):
+        with pytest.raises(InputError, match="source s: id: the embedded world has no rows of this kind"):
+            build("s", spec)
 
 
 @pytest.mark.parametrize("domain", ["general", "finance", "reddit"])

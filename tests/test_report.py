@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -532,19 +533,19 @@ def test_one_reward_model_that_selects_and_grades_is_warned_about(
     files = read_run(whole[0])
     spec = {**SOURCES[source], **({"reward": ranks} if ranks else {})}
     recipe = {**make_recipe().model_dump(mode="json"), "sources": {"answers": spec}}
-    stage = {"epochs": 1.0, "sources": {"answers@finance": {}}}
 
-    def said(recipe: dict[str, object], **changed: object) -> bool:
-        ledger = {"stages": changed.get("stages", {"finance": stage})}
-        scores = {"base": {name: files.points["base"][name] for name in changed.get("tasks", DOMAINS)}}  # type: ignore[attr-defined]
+    def said(recipe: dict[str, object], *, tasks: Iterable[str] = DOMAINS, drawn: str = "answers@finance") -> bool:
+        ledger = {"stages": {"finance": {"epochs": 1.0, "sources": {drawn: {}}}}}
+        scores = {"base": {name: files.points["base"][name] for name in tasks}}
         found = words.warnings(RunFiles("x", recipe, ledger=ledger, points=scores), {})
-        sentence = "that graded mt_bench, finance_instruct and reddit also selected the training pairs of answers:"
-        return any(sentence in warning for warning in found)
+        about = [warning for warning in found if "also selected the training pairs of answers:" in warning]
+        assert all("that graded mt_bench, finance_instruct and reddit also" in warning for warning in about)
+        return bool(about)
 
     assert said(recipe) is warned
     assert not said({**recipe, "reward": None})
     assert not said(recipe, tasks=["tatqa"])  # nothing was graded by it
-    assert not said(recipe, stages={"finance": {"epochs": 1.0, "sources": {"others": {}}}})  # nothing was drawn of it
+    assert not said(recipe, drawn="others")
 
 
 def test_no_run_is_an_input_error(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """Print a table; cells that are verdicts or outcomes get their colour, cells that are a `Text` keep theirs."""
     grid = Table(title=title, title_justify="left", title_style="bold")
     for name in columns:
-        grid.add_column(name, justify="right" if name in right else "left")
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else _cell(str(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)

@@ -35,9 +35,12 @@ def example(pair: Mapping[str, Any]) -> None:
 
 def _head(pair: Mapping[str, Any]) -> str:
     """Where the pair belongs, how far apart its answers are, and what it lost."""
+    from equipoise.report.words import source_name
+
     facts = [
         f"{key.replace('_', ' ')} {pair[key]:.3g}" for key in ("score_gap", "reward_gap") if pair.get(key) is not None
     ]
     if pair["prompt_cut"]:
         facts.append(f"{pair['prompt_cut']} tokens of the prompt cut")
-    return f"── {pair['stage']} / {pair['source']} / {pair['id']}" + (f": {', '.join(facts)}" if facts else "")
+    where = f"── {pair['stage']} / {source_name(pair['source'])} / {pair['id']}"
+    return where + (f": {', '.join(facts)}" if facts else "")

@@ -35,9 +35,10 @@ _SCALE = r"""
 """
 _AMOUNT = re.compile(
     rf"""
-    (?<![\w.^])(?<![0-9][,:/])
+    (?=[-+−–.0-9$€£¥₹A-Z])(?<![\w.^])(?<![0-9][,:/])
     (?:(?<![\w%)\]])(?P<sign>[-+−–](?=[0-9.$€£¥])))?
-    (?:(?P<currency>(?:US|CA?|A|HK)?[$€£¥₹]\s?|(?:USD|EUR|GBP|CHF|JPY|INR)\s)(?P<inner>[-−–])?)?
+    (?:(?P<currency>(?:US|CA?|A|HK|NZ|S|R)?[$€£¥₹]\s?|(?:USD|EUR|GBP|CHF|JPY|INR)\s)(?P<inner>[-−–])?)?
+    (?!40[13]\s?\(?[kb]\b)
     (?P<number>(?>[0-9]{{1,3}}(?:,[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+))
     (?![,.:/]?[0-9])
     (?P<scale>{_SCALE}|(?(currency)[mb](?!\w)|(?!)))?
@@ -48,7 +49,6 @@ _AMOUNT = re.compile(
 _SIGNS = {"-": "-", "−": "-", "–": "-", "+": "+"}
 _TEXT_BEHIND = re.compile(r"\s+[^\W\d_]")
 _BEHIND_BRACKET = re.compile(_SCALE, re.VERBOSE)
-_NAMES = re.compile(r"\b40[13]\s?\(?[kb]\b\)?", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"^[ \t]*(?:[-*•][ \t]*)?\(?\*{0,2}[0-9]{1,2}[.)]\*{0,2}(?=[ \t]+\S)", re.MULTILINE)
 _LABEL = re.compile(
     r"\b(?:steps?|tables?|questions?|chapters?|figures?|sections?|phase|options?|part|item|note|level|stage|case|"
@@ -60,9 +60,11 @@ _MONTHS = (
     "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
     "nov(?:ember)?|dec(?:ember)?"
 )
+_DAY_BEFORE = re.compile(rf"\b(?:{_MONTHS})\.?\s$", re.IGNORECASE)
+_DAY_BEHIND = re.compile(rf"\s(?:{_MONTHS})\b", re.IGNORECASE)
 _BEFORE_YEAR = re.compile(
-    rf"\b(?:in|since|until|till|during|before|after|fiscal|years?|calendar|early|mid|late|end\sof|ended|ending|the|FY|"
-    rf"Q[1-4]|(?:{_MONTHS})\.?(?:\s[0-9]{{1,2}},?)?)\s$"
+    rf"\b(?:in|for|from|since|until|till|during|before|after|fiscal|years?|calendar|early|mid|late|end\sof|ended|"
+    rf"ending|the|compared\s(?:to|with)|FY|Q[1-4]|(?:{_MONTHS})\.?(?:\s[0-9]{{1,2}},?)?)\s$"
     r"|\b(?:19|20)[0-9]{2}(?:,\s|\s(?:and|to|or|vs\.?|versus|through)\s|\s?[-–]\s?)$",
     re.IGNORECASE,
 )
@@ -99,7 +101,7 @@ class Amount:
 
 def amounts(text: str) -> list[Amount]:
     """Amounts and years of a text in their order."""
-    none = [match.span() for pattern in (_NAMES, _LIST_NUMBER) for match in pattern.finditer(text)]
+    none = [match.span() for match in _LIST_NUMBER.finditer(text)]
     return [one for one in _found(text) if not any(start < one.end and one.start < end for start, end in none)]
 
 
@@ -107,7 +109,7 @@ def _found(text: str) -> Iterator[Amount]:
     for match in _AMOUNT.finditer(text):
         digits, scale, (start, end) = match.span("number"), match.span("scale"), match.span()
         plain = (start, end) == digits
-        if digits[1] - digits[0] > LONGEST or (plain and _LABEL.search(text[max(0, start - 12) : start])):
+        if digits[1] - digits[0] > LONGEST or (plain and _is_name(text, start, end)):
             continue
         year = plain and _is_year(text, start, end)
         sign = _SIGNS.get(match["sign"] or match["inner"] or "", "")
@@ -128,6 +130,13 @@ def _amount(text: str, span: Span, digits: Span, scale: Span, sign: str, year: b
     value = Fraction(number) * factor * (-1 if sign in ("-", "(") else 1)
     step = factor / 10 ** len(number.partition(".")[2])
     return Amount(*span, text[slice(*span)], digits, scale, unit, sign, value, step, year)
+
+
+def _is_name(text: str, start: int, end: int) -> bool:
+    """Whether a plain number names a thing or a day: Table 2, March 31, 31 March."""
+    before = text[max(0, start - 12) : start]
+    day = end - start < 3 and bool(_DAY_BEFORE.search(before) or _DAY_BEHIND.match(text, end))
+    return day or bool(_LABEL.search(before))
 
 
 def _is_year(text: str, start: int, end: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ Unit = TypeVar("Unit")
 EXAMPLES = 3
 OVER_LIMIT = "over the limit"
 TOO_LONG = "too long"
+_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\v\f\r"})
+_BROKEN = re.compile("[\x80-\x9f\ufffd]")  # bytes of another encoding that were taken for letters
 
 
 class Dropped(Exception):
@@ -84,7 +87,7 @@ def limited(pairs: Sequence[Pair], limit: int | None, name: str) -> list[Pair]:
 def column(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column; raises Dropped where there is none (absent, null, not a number)."""
     value = row.get(name)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _missing(value):
         raise Dropped("missing value", name)
     return value
 
@@ -96,14 +99,14 @@ def text(value: Any, name: str) -> str:
     """
     if not isinstance(value, str):
         raise Dropped("wrong type", f"{name}: {type(value).__name__} where text belongs")
-    if "\ufffd" in value or (not value.isascii() and _surrogates(value)):
+    if not _sound(value):
         raise Dropped("broken unicode", name)
     return value.strip()
 
 
 def optional_text(row: Mapping[str, Any], name: str) -> str:
     """As `text`, and empty where the column has no value."""
-    return "" if row.get(name) is None else text(row[name], name)
+    return "" if _missing(row.get(name)) else text(row[name], name)
 
 
 def pair(
@@ -141,6 +144,8 @@ def _asked(
         raise Dropped("prompt does not end with a user turn")
     if any(not message.content for message in prompt):
         raise Dropped("empty prompt", "a turn without text")
+    if group and not _sound(group):
+        raise Dropped("broken unicode", "group")
     group = group or content_id([[m.role, m.content] for m in prompt if m.role != "system"])
     return Pair(prompt, chosen, rejected, domain=spec.domain, source=name, group=group)
 
@@ -164,9 +169,18 @@ def turns(messages: Iterable[tuple[Role, str]]) -> tuple[Message, ...]:
     return tuple(result)
 
 
-def _surrogates(value: str) -> bool:
+def _missing(value: Any) -> bool:
+    """Parquet files that pandas wrote have "not a number" where a text is missing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _sound(value: str) -> bool:
+    """Whether all of it can be encoded and none of it is a control character that no text has, such as NUL."""
     try:
-        value.encode("utf-8")
+        data = value.encode()
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
+    # Several times as fast as a search for the same characters, and every text passes here.
+    if len(data.translate(None, _CONTROLS)) < len(data):
+        return False
+    return value.isascii() or not _BROKEN.search(value)

@@ -24,26 +24,26 @@ Progress = Callable[[str, int, int], None]
 def clean(
     pairs: Sequence[Pair],
     *,
-    evaluation_texts: Sequence[str] = (),
+    evaluation_texts: Sequence[str],
     evaluated_groups: frozenset[str] = frozenset(),
     overlap: Overlap | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """Return the pairs that may be trained on, in their order, and how many went for which reason.
 
-    `evaluation_texts` are the texts that no pair may touch, or `overlap` holds them made ready, for several calls.
-    `evaluated_groups` names the groups (posts, documents) that the evaluation asks about in the domain of these
-    pairs. `progress` takes (what is being done, done, all). A draft, a pair that lacks an answer, is judged by the
-    texts it has. Raises ValueError where both `evaluation_texts` and `overlap` are given.
+    `evaluation_texts` are the texts that no pair may touch; a caller that cleans several times gives none and their
+    `overlap`, made once. `evaluated_groups` names the groups (posts, documents) that the evaluation asks about in the
+    domain of these pairs. A draft, a pair that lacks an answer, is judged by the texts it has. `progress` takes (what
+    is being done, done, all). Raises ValueError where both texts and `overlap` are given.
     """
     if overlap is not None and evaluation_texts:
-        raise ValueError("give evaluation_texts or overlap, not both")
+        raise ValueError("give either evaluation_texts or overlap")
     reasons: Counter[str] = Counter()
     kept = _first_of_each(pairs)
     reasons[EXACT] = len(pairs) - len(kept)
     apart = [pair for pair in kept if pair.group not in evaluated_groups]
     reasons[EVALUATED_GROUP] = len(kept) - len(apart)
-    checker = Overlap(evaluation_texts) if overlap is None else overlap
+    checker = overlap or Overlap(evaluation_texts)
     found = checker.reasons(apart, progress=_labelled(progress, "looking for texts of the evaluation"))
     reasons.update(reason for reason in found if reason is not None)
     clear = [pair for pair, reason in zip(apart, found, strict=True) if reason is None]

@@ -3,39 +3,37 @@
 A document is a tuple of parts (texts). Two documents are near when each part of the one has a Jaccard similarity of
 at least `NEAR` with the same part of the other, over runs of three words. Three steps find them:
 
-1. MinHash: each document gets `_BANDS * _ROWS` minima of its hashed runs. Two documents collide when all minima of one
-   band agree; that happens to 95 % of documents at a similarity of 0.8, to 99.99 % at 0.9, and to 6 % at 0.5.
+1. MinHash (`data/minhash.py`): documents that are near collide in a band of hashes, 95 % of those at a similarity of
+   0.8, 99.99 % of those at 0.9; few others do.
 2. Of documents that collide, a bitmap of parities gives a lower bound of how many runs are in one and not in the
    other (Sandes, Teodoro and Melo 2020, "Bitmap filter: speeding up exact set similarity joins with bitwise
-   operations"). The bound is proven: it rules out, and never wrongly. It costs some nanoseconds, so that thousands of
+   operations"). The bound is proven: what it rules out is not near. It costs some nanoseconds, so thousands of
    documents made from one template may collide with one another.
 3. What is left is compared exactly, set by set.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.seeds import generator
-from equipoise.data.words import Hashes, Places, hashed, mixed, over_blocks
+from equipoise.data.minhash import Document, buckets, runs_of, size
+from equipoise.data.words import Hashes, Places, over_blocks
 
-Document = tuple[str, ...]
 Progress = Callable[[int, int], None]
 
 NEAR = 0.8
-_RUN = 3
-_BANDS, _ROWS = 16, 8
-_CACHED = 1024  # documents whose sets are kept; others are made again when they are compared (memory)
-_BITMAP = 512
+_APART = (1 - NEAR) / (1 + NEAR)
+"""Sets of a and b elements are near only where at most (a + b) times this are in one of them alone."""
+_WORDS = 16  # of 64 bits, in a bitmap
+_WORD_SHIFT, _BIT_SHIFT = np.uint64(60), np.uint64(54)  # the highest bits of a run choose word and bit
 _FEW = 64  # candidates that are gathered one by one; of more, scanning all that stay is faster
-_BASE = np.uint64(0xD1342543DE82EF95)
-_NO_WORD = np.uint64(0x2545F4914F6CDD1D)
-_HALF = np.uint64(32)
+_KEPT_BYTES = 128 << 20  # sets that are kept; others are made again when they are compared
 
 
 def near_duplicates(documents: Sequence[Document], *, progress: Progress | None = None) -> list[int | None]:
@@ -44,15 +42,59 @@ def near_duplicates(documents: Sequence[Document], *, progress: Progress | None 
     All documents have the same number of parts; runs of different parts are never the same run. A text without any
     word is its own word. `progress` takes (done, all): twice the documents, which are hashed and then compared.
     """
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, 2 * len(documents))
+
     result: list[int | None] = [None] * len(documents)
-    buckets = _buckets(_band_keys(documents, progress))
-    colliding = np.flatnonzero((buckets >= 0).any(axis=1))
+    shared = buckets(documents, tell)
+    colliding = np.flatnonzero((shared >= 0).any(axis=1)).tolist()
     staying = _Staying(documents, len(colliding))
-    for done, place in enumerate(colliding.tolist()):
-        result[place] = staying.first_near(place, buckets[place])
-        if progress is not None and done % 1000 == 0:
-            progress(len(documents) + place, 2 * len(documents))
+    start = 0
+    for stop, sets in over_blocks(
+        lambda places: _sets([documents[place] for place in places]),
+        colliding,
+        lambda place: size(documents[place]) + 64 * _WORDS * len(documents[place]),
+    ):
+        for number, place in enumerate(colliding[start:stop]):
+            result[place] = staying.first_near(place, shared[place], sets, number)
+        start = stop
+        tell(len(documents) + place)
+    tell(2 * len(documents))
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _RunSets:
+    """The sets of runs of some documents, part after part, each one sorted."""
+
+    runs: Hashes
+    offsets: Places  # [documents * parts + 1]
+    sizes: Places  # [documents, parts]
+    bitmaps: Hashes  # [documents, parts, words]: for each class of runs whether the set has an odd number of them
+
+    def of(self, number: int) -> list[Hashes]:
+        """The set of each part of one document."""
+        parts = self.sizes.shape[1]
+        offsets = self.offsets[number * parts : (number + 1) * parts + 1].tolist()
+        return [self.runs[start:stop] for start, stop in pairwise(offsets)]
+
+
+def _sets(documents: Sequence[Document]) -> _RunSets:
+    runs, offsets = runs_of(documents)
+    for start, stop in pairwise(offsets.tolist()):
+        runs[start:stop].sort()
+    first = np.concatenate([[True], runs[1:] != runs[:-1]])
+    first[offsets[:-1]] = True
+    sizes = np.add.reduceat(first, offsets[:-1], dtype=np.int64)
+    runs = runs[first]
+    words = np.repeat(np.arange(sizes.size, dtype=np.uint64) * np.uint64(_WORDS), sizes) + (runs >> _WORD_SHIFT)
+    starts = np.flatnonzero(np.concatenate([[True], words[1:] != words[:-1]]))  # runs are sorted: so are words
+    bitmaps = np.zeros(sizes.size * _WORDS, np.uint64)
+    bitmaps[words[starts]] = np.bitwise_xor.reduceat(np.uint64(1) << (runs >> _BIT_SHIFT) % np.uint64(64), starts)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return _RunSets(runs, offsets, sizes.reshape(len(documents), -1), bitmaps.reshape(len(documents), -1, _WORDS))
 
 
 class _Staying:
@@ -60,142 +102,86 @@ class _Staying:
 
     def __init__(self, documents: Sequence[Document], most: int) -> None:
         parts = len(documents[0]) if documents else 0
-        self._sets = lru_cache(_CACHED)(lambda place: _sets(documents[place]))
-        self._places: list[int] = []
-        self._members: dict[int, list[int]] = {}  # bucket -> slots: positions in self._places
-        self._bitmaps = np.zeros((parts, _BITMAP // 64, most), np.uint64)
+        self._documents = documents
+        self._places: list[int] = []  # a position in this list is a slot
+        self._slots_in: dict[int, list[int]] = {}  # bucket -> slots
+        self._bitmaps = np.zeros((parts, _WORDS, most), np.uint64)
+        self._folded = np.zeros((parts, most), np.uint64)
         self._sizes = np.zeros((parts, most), np.int64)
+        self._kept: OrderedDict[int, list[Hashes]] = OrderedDict()
+        self._kept_bytes = 0
 
-    def first_near(self, place: int, buckets: Places) -> int | None:
-        """The first document that stays and is near the one at `place`; without one, that one stays."""
-        own = self._sets(place)
-        bitmaps = [_bitmap(part) for part in own]
-        members = [self._members.setdefault(bucket, []) for bucket in buckets[buckets >= 0].tolist()]
-        for slot in self._possible(self._candidates(members), bitmaps, [part.size for part in own]).tolist():
-            if all(map(_near, own, self._sets(self._places[slot]))):
-                return self._places[slot]
+    def first_near(self, place: int, shared: Places, sets: _RunSets, number: int) -> int | None:
+        """The first document that stays and is near the one at `place`; without one, that one stays.
+
+        `shared` are its buckets; its runs are those of document `number` in `sets`.
+        """
+        own = sets.of(number)
+        members = [self._slots_in.setdefault(bucket, []) for bucket in shared[shared >= 0].tolist()]
+        for slot in self._possible(members, sets.bitmaps[number], sets.sizes[number]).tolist():
+            earlier: int = self._places[slot]
+            if all(map(_near, own, self._sets_at(earlier))):
+                return earlier
         slot = len(self._places)
         self._places.append(place)
-        for part, bitmap in enumerate(bitmaps):
-            self._bitmaps[part, :, slot] = bitmap
-            self._sizes[part, slot] = own[part].size
+        self._bitmaps[:, :, slot] = sets.bitmaps[number]
+        self._folded[:, slot] = np.bitwise_xor.reduce(sets.bitmaps[number], axis=1)
+        self._sizes[:, slot] = sets.sizes[number]
         for slots in members:
             slots.append(slot)
+        self._keep(place, [runs.copy() for runs in own])  # not a view that holds a whole block
         return None
 
-    def _candidates(self, members: list[list[int]]) -> Places | None:
-        """Slots of the documents in the same buckets, or None where so many are there that all are looked at."""
-        total = sum(map(len, members))
-        if total > max(_FEW, len(self._places) // 4):
-            return None
-        return np.array(sorted(set().union(*members)), np.int64)
+    def _possible(self, members: list[list[int]], bitmaps: Hashes, sizes: Places) -> Places:
+        """Slots, in order, of documents in the same buckets whose bitmaps do not rule out that all parts are near.
 
-    def _possible(self, slots: Places | None, bitmaps: list[Hashes], sizes: list[int]) -> Places:
-        """Those candidates whose bitmaps do not rule out that all parts are near.
-
-        Where a and b share s runs, Jaccard >= NEAR means a + b - 2 s <= (a + b) (1 - NEAR) / (1 + NEAR). Runs in
-        both cancel out in the parities, so the bits in which two bitmaps differ are at most a + b - 2 s.
+        Runs in both sets cancel out in the parities, so the bits in which two bitmaps differ are at most the runs
+        that are in one of the sets alone. The same holds for bitmaps that are folded to 64 bits.
         """
+        if sum(map(len, members)) <= max(_FEW, len(self._places) // 4):
+            slots = np.array(sorted(set().union(*members)), np.int64)
+        else:
+            slots = np.arange(len(self._places))
+            for part, folded in enumerate(np.bitwise_xor.reduce(bitmaps, axis=1)):
+                slots = self._left(slots, part, self._folded[part : part + 1], folded[None], sizes)
         for part, bitmap in enumerate(bitmaps):
-            chosen = slice(len(self._places)) if slots is None else slots
-            differing = np.zeros(self._sizes[part, chosen].size, np.int64)
-            for word, bits in zip(self._bitmaps[part], bitmap, strict=True):
-                differing += np.bitwise_count(word[chosen] ^ bits)
-            most = (self._sizes[part, chosen] + sizes[part]) * ((1 - NEAR) / (1 + NEAR)) + 1e-6
-            left = np.flatnonzero(differing <= most)
-            slots = left if slots is None else slots[left]
-        return np.zeros(0, np.int64) if slots is None else slots
+            slots = self._left(slots, part, self._bitmaps[part], bitmap, sizes) if slots.size else slots
+        return slots
+
+    def _left(self, slots: Places, part: int, words: Hashes, bits: Hashes, sizes: Places) -> Places:
+        """The slots whose bitmaps, `words`: [words, slots], differ from `bits` in no more places than near ones may."""
+        count = len(self._places)
+        if slots.size <= max(_FEW, count // 4):
+            differing = np.bitwise_count(words[:, slots] ^ bits[:, None]).sum(axis=0)
+            within = differing <= _most(self._sizes[part, slots], sizes[part])
+        else:  # copying many is slower than looking at all
+            differing = np.zeros(count, np.uint16)
+            for word, own in zip(words[:, :count], bits, strict=True):
+                differing += np.bitwise_count(word ^ own)
+            within = (differing <= _most(self._sizes[part, :count], sizes[part]))[slots]
+        left: Places = slots[within]
+        return left
+
+    def _sets_at(self, place: int) -> list[Hashes]:
+        if place not in self._kept:
+            self._keep(place, _sets([self._documents[place]]).of(0))
+        self._kept.move_to_end(place)
+        return self._kept[place]
+
+    def _keep(self, place: int, sets: list[Hashes]) -> None:
+        """Keep the sets of a document, and forget those that were not needed for longest."""
+        self._kept[place] = sets
+        self._kept_bytes += sum(runs.nbytes for runs in sets)
+        while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= sum(runs.nbytes for runs in self._kept.popitem(last=False)[1])
+
+
+def _most(sizes: Places, size: int) -> NDArray[np.floating]:
+    """How many runs may be in one alone of two sets that are near."""
+    return (sizes + size) * _APART + 1e-6
 
 
 def _near(one: Hashes, other: Hashes) -> bool:
     """Whether two sets have a Jaccard similarity of at least NEAR."""
     shared = np.intersect1d(one, other, assume_unique=True).size
     return bool(shared >= NEAR * (one.size + other.size - shared))
-
-
-def _bitmap(runs: Hashes) -> Hashes:
-    """For each of `_BITMAP` classes of runs whether the set has an odd number of them."""
-    odd = np.bincount((runs % np.uint64(_BITMAP)).astype(np.int64), minlength=_BITMAP) & 1
-    return np.packbits(odd.astype(np.uint8)).view(np.uint64)
-
-
-def _sets(document: Document) -> list[Hashes]:
-    """The sorted set of runs of each part."""
-    runs, offsets = _runs_of([document])
-    return [np.unique(runs[start:stop]) for start, stop in zip(offsets, offsets[1:], strict=False)]
-
-
-def _runs_of(documents: Sequence[Document]) -> tuple[Hashes, Places]:
-    """Hashed runs of three words of all parts, with the offsets of each part: [documents * parts + 1].
-
-    A part of one or two words is one run. The parts of a document never share a run.
-    """
-    texts = [part for document in documents for part in document]
-    found = hashed(texts)
-    counts = found.counts
-    missing = np.maximum(_RUN - counts, 0)
-    fill = np.full(missing.sum(), _NO_WORD, np.uint64)
-    wordless = np.flatnonzero(counts == 0)
-    fill[np.cumsum(missing)[wordless] - _RUN] = [_own_word(texts[place]) for place in wordless]
-    said = np.insert(found.words, np.repeat(found.offsets[1:], missing), fill)
-    runs = (said[:-2] * _BASE + said[1:-1]) * _BASE + said[2:]
-    ends = np.cumsum(counts + missing)
-    whole = np.ones(runs.size, np.bool_)
-    for back in (1, 2):  # these runs reach into the next text
-        whole[ends[:-1] - back] = False
-    runs = runs[whole]
-    each = counts + missing - (_RUN - 1)
-    part = np.tile(np.arange(len(documents[0]), dtype=np.uint64), len(documents))
-    runs += np.repeat(part * _NO_WORD, each)
-    return mixed(runs), np.concatenate([[0], np.cumsum(each)])
-
-
-def _own_word(text: str) -> int:
-    """The hash of a text that has no word."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-# --- candidates ---
-
-
-def _band_keys(documents: Sequence[Document], progress: Progress | None) -> Hashes:
-    """MinHash of every document, folded to one key per band: [documents, bands]."""
-    draw = generator("minhash")
-    factors = draw.integers(0, 1 << 31, _BANDS * _ROWS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    terms = draw.integers(0, 1 << 32, _BANDS * _ROWS, dtype=np.uint32)
-
-    def keys_of(block: Sequence[Document]) -> Hashes:
-        runs, offsets = _runs_of(block)
-        small = (runs >> _HALF).astype(np.uint32)
-        starts = offsets[:-1 : len(block[0])]
-        scratch = np.empty_like(small)
-        lowest = np.empty((_BANDS, _ROWS, len(block)), np.uint32)
-        for row, factor, term in zip(lowest.reshape(-1, len(block)), factors, terms, strict=True):
-            np.multiply(small, factor, out=scratch)  # arithmetic modulo 2 to the 32
-            np.add(scratch, term, out=scratch)
-            np.minimum.reduceat(scratch, starts, out=row)
-        keys = np.zeros((_BANDS, len(block)), np.uint64)
-        for number in range(_ROWS):
-            keys = mixed(keys ^ lowest[:, number])
-        return keys.T
-
-    result = np.empty((len(documents), _BANDS), np.uint64)
-    start = 0
-    for stop, keys in over_blocks(keys_of, documents, lambda document: sum(map(len, document))):
-        result[start:stop] = keys
-        start = stop
-        if progress is not None:
-            progress(stop, 2 * len(documents))
-    return result
-
-
-def _buckets(keys: Hashes) -> NDArray[np.int64]:
-    """Number of the bucket of each document in each band, -1 where it is alone: [documents, bands]."""
-    result = np.full(keys.shape, -1, np.int64)
-    for band in range(_BANDS):
-        order = np.argsort(keys[:, band], kind="stable")
-        same = np.diff(keys[order, band]) == 0
-        number = np.cumsum(np.concatenate([[True], ~same])) * _BANDS + band
-        shared = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-        result[order[shared], band] = number[shared]
-    return result

@@ -8,11 +8,12 @@ evaluation's own template (its instruction line) and tell nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.data.words import Hashes, HashedWords, Places, hashed, mixed, over_blocks, words
+from equipoise.data.words import HashedWords, Hashes, Places, hashed, mixed, over_blocks, words
 from equipoise.records import Pair
 
 OVERLAP_WORDS = 13
@@ -45,9 +46,7 @@ class Overlap:
         """`EVALUATED`, `OVERLAP`, or None for a pair that may be trained on."""
         return self._reasons([pair])[0]
 
-    def reasons(
-        self, pairs: Sequence[Pair], *, progress: Callable[[int, int], None] | None = None
-    ) -> list[str | None]:
+    def reasons(self, pairs: Sequence[Pair], *, progress: Callable[[int, int], None] | None = None) -> list[str | None]:
         """What `reason` says of each pair, for many at once; `progress` takes (pairs done, all)."""
         result: list[str | None] = []
         if not self._questions:
@@ -69,7 +68,7 @@ class Overlap:
             asked += [True] * len(turns) + [False, False]
         found = hashed(texts)
         result: list[str | None] = [None] * len(pairs)
-        for text in self._sharing(found):
+        for text in self._sharing(found).tolist():
             result[owners[text]] = OVERLAP
         outlines, spoken = _outlines(found)
         for text in spoken[_among(outlines, self._outlines)].tolist():
@@ -77,14 +76,14 @@ class Overlap:
                 result[owners[text]] = EVALUATED
         return result
 
-    def _sharing(self, found: HashedWords) -> list[int]:
+    def _sharing(self, found: HashedWords) -> Places:
         """Places of the texts that share a telling run with the evaluation."""
         runs = _runs(found.words)
         starts = np.flatnonzero(self._filter[runs >> self._shift])
         starts = starts[_among(runs[starts], self._runs)]
         texts = np.searchsorted(found.offsets, starts, side="right") - 1
         whole = starts + OVERLAP_WORDS <= found.offsets[texts + 1]  # the others reach into the next text
-        return np.unique(texts[whole]).tolist()
+        return np.unique(texts[whole])
 
 
 def _characters(pair: Pair) -> int:
@@ -105,7 +104,7 @@ def _runs(said: Hashes) -> Hashes:
 
 def _telling_runs(found: HashedWords) -> Hashes:
     """Sorted hashes of the runs of words that tell one evaluation text from the others."""
-    each = [_runs(found.words[start:stop]) for start, stop in zip(found.offsets, found.offsets[1:], strict=False)]
+    each = [_runs(found.words[start:stop]) for start, stop in pairwise(found.offsets.tolist())]
     once = [np.unique(runs) for runs in each]  # once per text, whatever it repeats
     runs, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *once]), return_counts=True)
     telling: Hashes = runs[counts <= BOILERPLATE]
@@ -123,4 +122,5 @@ def _among(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
     """Which values stand in `known`, which is sorted."""
     if not known.size:
         return np.zeros(values.size, np.bool_)
-    return known[np.minimum(np.searchsorted(known, values), known.size - 1)] == values
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, values), known.size - 1)] == values
+    return found

@@ -12,14 +12,14 @@ import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import xxhash
 
 from equipoise.data.files import BATCH, BUFFER, SUFFIXES, Row, arrow_rows, file_kind, first_line, iter_file
+from equipoise.data.hub import from_hub
 from equipoise.recipe_sources import FileSource, MtBenchStyleSource
 from equipoise.records import InputError
 
@@ -32,13 +32,10 @@ POCKET = "pocket"
 POCKET_ROWS = 1200
 """How many rows the embedded world makes where nothing is said."""
 DESCRIPTIONS = ("dataset_infos.json", "dataset_dict.json")
-HUB_ANSWERS = 10.0
-"""Seconds within which the hub has to say which commit a revision is."""
 LISTED = 20
 """So many names are listed in an error."""
 _SHARD = re.compile(r"^(.+?)-\d{5}-of-\d{5}")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
 def source_rows(
@@ -82,7 +79,7 @@ def iter_rows(id: str, *, revision: str | None = None, split: str = "train", wha
     files = data_files(id, split=split, what=what)
     if files is not None:
         return (row for path in files for row in iter_file(path, what))
-    tables = _from_hub(id, revision, split, what).with_format("arrow").iter(batch_size=BATCH)
+    tables = from_hub(id, revision, split, what).with_format("arrow").iter(batch_size=BATCH)
     return arrow_rows(tables, f"{what}: {id}")
 
 
@@ -100,7 +97,7 @@ def content_of(id: str, *, revision: str | None = None, split: str = "train", wh
     files = data_files(id, split=split, what=what)
     if files is None:
         # `datasets` makes it of the id, the configuration, the commit and the split, offline as well.
-        return xxhash.xxh3_128_hexdigest(f"{id} {_from_hub(id, revision, split, what)._fingerprint}".encode())
+        return xxhash.xxh3_128_hexdigest(f"{id} {from_hub(id, revision, split, what)._fingerprint}".encode())
     path = Path(id).expanduser()
     return _hash_of(files, path if path.is_dir() else path.parent, what)
 
@@ -167,7 +164,7 @@ def _from_pocket(kind: str | None, count: int, what: str) -> list[Row]:
 
 
 def _files_of_split(folder: Path, split: str, what: str) -> list[Path]:
-    files = sorted(path for path in _files_below(folder) if _is_data(path.relative_to(folder)))
+    files = sorted(path for path in _files_below(folder) if _is_data(path))
     if not files:
         raise InputError(f"{what}: {folder}: no data files in it; known: {', '.join(SUFFIXES)} (also .gz)")
     splits = {path: _splits_named(path.relative_to(folder)) for path in files}
@@ -191,14 +188,19 @@ def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for place, _, names in os.walk(folder, onerror=refuse):
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not _hidden(name)]
         yield from (path for path in (Path(place, name) for name in names) if path.is_file())
 
 
+def _hidden(name: str) -> bool:
+    """Hidden files and folders, and caches."""
+    return name.startswith((".", "__"))
+
+
 def _is_data(path: Path) -> bool:
-    """Hidden files, caches and the hub's own descriptions are no data."""
-    hidden = any(part.startswith((".", "__")) for part in path.parts)
-    return not hidden and file_kind(path) in SUFFIXES and path.name not in DESCRIPTIONS
+    """Hidden files and the hub's own descriptions are no data."""
+    return not _hidden(path.name) and file_kind(path) in SUFFIXES and path.name not in DESCRIPTIONS
 
 
 def _splits_named(path: Path) -> set[str]:
@@ -227,36 +229,3 @@ def _hash_of(files: Sequence[Path], folder: Path, what: str) -> str:
         except OSError as error:
             raise InputError(f"{what}: {path}: cannot be read ({error.strerror or error})") from None
     return made.hexdigest()
-
-
-def _from_hub(id: str, revision: str | None, split: str, what: str) -> Any:
-    import datasets  # heavy, and needed for the hub alone
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # HfHubHTTPError is made of OSError and of what the HTTP library of the day raises.
-    unanswered = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
-    try:
-        return _fetched(id, revision, split)
-    except (*unanswered, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
-            f"{what}: {id}: no such local file or folder, and the hub gave nothing ({first_line(error)}); "
-            "offline, give the path of a local folder in the hub's layout, or set HF_HUB_OFFLINE=1 to use what was "
-            "fetched before"
-        ) from None
-
-
-@lru_cache(maxsize=8)  # so that what is identified is what is read, whatever happens on the hub in between
-def _fetched(id: str, revision: str | None, split: str) -> Any:
-    """A data set of the hub at one commit; offline, what was fetched before. Its rows stay on the disk."""
-    import datasets
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    try:  # `load_dataset` alone tries for half a minute where nobody answers, and then serves any commit it has
-        commit = HfApi().dataset_info(id, revision=revision, timeout=HUB_ANSWERS).sha
-    except OfflineModeIsEnabled:
-        found = datasets.load_dataset(id, split=split)
-        if _COMMIT.match(revision or "") and not all(revision in file["filename"] for file in found.cache_files):
-            raise FileNotFoundError(f"offline, and not commit {revision} was fetched before, but another") from None
-        return found
-    return datasets.load_dataset(id, revision=commit, split=split)

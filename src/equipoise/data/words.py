@@ -1,7 +1,7 @@
 """Words of a text, one by one for exact comparison, and as 64-bit hashes for many texts at once.
 
 What a word is stands in `words` alone: lower case, without punctuation, the same for different encodings of the same
-letters. `hashed` finds the same words in whole blocks of text with numpy, about twenty times as fast; cleaning meets
+letters. `hashed` finds the same words in whole blocks of text with numpy and makes no object for each: cleaning meets
 every word of every pair, and has to end in seconds.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -25,8 +26,9 @@ Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 _WORD = re.compile(r"\w+")
-BLOCK = 1 << 19
-"""Characters that are worked on together: small enough for the processor's cache."""
+BLOCK = 1 << 20
+"""Characters that are worked on together: few, so that little memory is needed and most of it is the cache's."""
+_LEAST = 512  # characters that an item counts as, beside its own: what is computed of it needs memory too
 _THREADS = 4
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = ord(" ")
@@ -83,18 +85,28 @@ def over_blocks(
 ) -> Iterator[tuple[int, Result]]:
     """Do `work` on blocks of about `BLOCK` characters, in threads; yields (items done, result) in their order.
 
-    `characters` says how long an item is. numpy lets other threads run while it works, so two cores are used.
+    `characters` says how long an item is. numpy lets other threads run while it works, so that more cores help.
     """
     sizes = np.fromiter((characters(item) for item in items), np.int64, len(items))
-    block = np.cumsum(sizes + 1) // BLOCK
+    block = np.cumsum(sizes + _LEAST) // BLOCK
     stops = [*(np.flatnonzero(np.diff(block)) + 1).tolist(), len(items)] if len(items) else []
-    starts = [0, *stops[:-1]]
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        yield from zip(stops, pool.map(lambda start, stop: work(items[start:stop]), starts, stops), strict=False)
+    threads = min(_THREADS, os.cpu_count() or 1)
+    waiting: deque[tuple[int, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for start, stop in zip([0, *stops], stops, strict=False):
+            waiting.append((stop, pool.submit(work, items[start:stop])))
+            if len(waiting) > 2 * threads:  # no further ahead: results need memory
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
 
 
 def _normal(value: str) -> str:
-    return (value if value.isascii() else unicodedata.normalize("NFKC", value)).lower()
+    """Lower case and NFKC, which is fast only for texts without such signs as the two that most texts have."""
+    if not value.isascii():
+        value = unicodedata.normalize("NFKC", value.replace("\u2026", "...").replace("\u00a0", " "))
+    return value.lower()
 
 
 def _spaced(texts: Sequence[str]) -> list[bytes]:

@@ -10,6 +10,7 @@ The questions were written for this project; none is one of MT-Bench's own.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.data.clean import words
-from equipoise.data.questions import figures, passages, puzzles
+from equipoise.data.questions import figures, measures, passages, puzzles
+from equipoise.data.questions.draw import NAMES, some
 from equipoise.data.seeds import generator
-from equipoise.recipe import Category
+from equipoise.data.words import words
+from equipoise.recipe_sources import Category
 from equipoise.records import InputError
 
+_SLOT = re.compile(r"\{(\w+)\}")
 NEAR = 0.5
 """Two first turns are near each other when they share at least so much (Jaccard) of their runs of three words."""
 TRIES = 200
 """A form has no more questions once so many draws in a row were near an earlier one."""
+MOST = 1000
+"""Questions of a category; every one has that many."""
 MAKERS: Mapping[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     **figures.MAKERS,
+    **measures.MAKERS,
     **passages.MAKERS,
     **puzzles.MAKERS,
 }
@@ -59,15 +65,14 @@ class Form:
 def bank(category: Category, n: int) -> list[Question]:
     """The first `n` questions of a category: always the same ones, and the beginning of those of a larger `n`.
 
-    Raises InputError where the category has fewer.
+    Raises InputError where more than `MOST` are asked.
     """
-    found = [Question(category, turns) for turns in islice(_questions(category), n)]
-    if len(found) < n:
+    if n > MOST:
         raise InputError(
-            f"mt_bench_style: {n} built-in questions of {category} asked, there are {len(found)}; lower `questions`, "
+            f"mt_bench_style: {n} built-in questions of {category} asked, there are {MOST}; lower `questions`, "
             "name more `categories`, or give questions of your own with `id`"
         )
-    return found
+    return [Question(category, turns) for turns in islice(_questions(category), n)]
 
 
 @cache
@@ -99,17 +104,18 @@ def _of_form(form: Form, category: Category, place: int) -> Iterator[tuple[str, 
     earlier: list[frozenset[tuple[str, ...]]] = []
     failures = 0
     while failures < TRIES:
-        values = MAKERS[form.make](numbers) if form.make else {}
+        values = dict(zip(("name", "other", "third"), some(numbers, NAMES, 3), strict=True))
+        values.update(MAKERS[form.make](numbers) if form.make else {})
         for key, bag in bags.items():
             values.update(_named(key, next(bag)))
-        first = form.first.format_map(values)
+        first = _filled(form.first, values)
         runs = _runs(first)
         if any(len(runs & other) >= NEAR * len(runs | other) for other in earlier):
             failures += 1
             continue
         failures = 0
         earlier.append(runs)
-        yield _tidy(first), _tidy(next(follow_ups).format_map(values))
+        yield _tidy(first), _tidy(_filled(next(follow_ups), values))
 
 
 def _bag(values: Sequence[Any], *name: str | int) -> Iterator[Any]:
@@ -122,6 +128,11 @@ def _bag(values: Sequence[Any], *name: str | int) -> Iterator[Any]:
 def _named(key: str, value: Any) -> dict[str, Any]:
     names = key.split(", ")
     return dict(zip(names, value if len(names) > 1 else [value], strict=True))
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str:
+    """The text with its slots filled; what fills a slot may have slots, and other braces (code) stay."""
+    return _SLOT.sub(lambda found: _filled(str(values[found[1]]), values) if found[1] in values else found[0], text)
 
 
 def _runs(text: str) -> frozenset[tuple[str, ...]]:

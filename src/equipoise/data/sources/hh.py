@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from equipoise.data.built import Built, Dropped, collect, column, pair, text, turns
-from equipoise.data.read import read_rows, require_columns
+from equipoise.data.read import source_rows
 from equipoise.recipe import HhSource
 from equipoise.records import Pair, Role, content_id
 
@@ -21,9 +21,7 @@ Turn = tuple[Role, str]
 
 def build(name: str, spec: HhSource) -> Built:
     """One pair per row; dialogues that begin with the same words are one group."""
-    where = f"source {name}"
-    rows = read_rows(spec.id, revision=spec.revision, split=spec.split, what=where)
-    require_columns(rows, ("chosen", "rejected"), f"{where}: {spec.id}")
+    rows = source_rows(name, spec, ("chosen", "rejected"), None)
     return collect(name, spec, rows, lambda row: convert(row, name, spec))
 
 

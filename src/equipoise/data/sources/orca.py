@@ -7,17 +7,16 @@ from typing import Any
 
 from equipoise.data.built import Built, collect, column, optional_text, pair, text
 from equipoise.data.prompts import system_and_user
-from equipoise.data.read import read_rows, require_columns
+from equipoise.data.read import POCKET, source_rows
 from equipoise.recipe import OrcaSource, SourceBase
 from equipoise.records import Pair
 
 
 def build(name: str, spec: OrcaSource) -> Built:
-    """One pair per row; the rows of one question are one group."""
-    where = f"source {name}"
-    rows = read_rows(spec.id, revision=spec.revision, split=spec.split, what=where)
-    require_columns(rows, ("system", "question", "chosen", "rejected"), f"{where}: {spec.id}")
-    return collect(name, spec, rows, lambda row: convert(row, name, spec))
+    """One pair per row; the rows of one question are one group, those of the embedded world have their own."""
+    rows = source_rows(name, spec, ("system", "question", "chosen", "rejected"), "general")
+    world = spec.id == POCKET
+    return collect(name, spec, rows, lambda row: convert(row, name, spec, row["group"] if world else None))
 
 
 def convert(row: Mapping[str, Any], name: str, spec: SourceBase, group: str | None = None) -> Pair:

@@ -3,8 +3,9 @@
 A row either carries a pair or is dropped for one reason, so rows = pairs + all that was dropped. Of the two rows of a
 pair one carries it, and the other is counted as the "other comment of a pair".
 
-The comments of a post may stand anywhere in the file. Of rows that say the same, and of near duplicates, the first
-one stays. Nothing else depends on the order of rows, but for the comments of equal score in `rule: original`.
+The comments of a post may stand anywhere in the file. Where rows say the same, are near duplicates, or tell different
+posts under one id, the first one stays. Nothing else depends on the order of the rows, but for comments of equal score
+in `rule: original`. Near duplicates are looked for where a pair may come of them.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def build(name: str, spec: RedditSource) -> Built:
 
 
 def _choose_by_gap(reader: Reader, spec: RedditSource, outcomes: list[Outcome]) -> None:
-    """Near duplicates are looked for only where a pair may come of it: others teach nothing, and this takes time."""
+    """Write into `outcomes` what becomes of the comments that are still to be decided."""
     standings = {name: Standing(scores, spec.min_gap.floor) for name, scores in reader.scores.items()}
 
     def choose(post: Post) -> list[Choice] | str:
@@ -128,7 +129,8 @@ def _carry(found: Iterable[Sequence[Choice]], dropped: Mapping[int, str], outcom
     """Give each pair a row of its post; a dropped one (by its place among all pairs) leaves its reason there."""
     place = 0
     for choices in found:
-        rows = list(dict.fromkeys([pair.better.row for pair in choices] + [pair.worse.row for pair in choices]))
+        better, worse = [choice.better.row for choice in choices], [choice.worse.row for choice in choices]
+        rows = list(dict.fromkeys(better + worse))
         _drop(choices[0].post, FURTHER, outcomes)
         for row in rows:
             outcomes[row] = OTHER

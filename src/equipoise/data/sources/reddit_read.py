@@ -108,15 +108,20 @@ def _score(row: Row, spec: RedditSource) -> float:
     value = column(row, spec.score)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise Dropped("wrong type", f"{spec.score}: {type(value).__name__} where a number belongs")
-    try:
-        score = float(value)
-    except (ValueError, OverflowError):
-        raise Dropped("not a number", spec.score) from None
+    score = _number(value)
     if not math.isfinite(score):
         raise Dropped("not a number", spec.score)
     if score < 0 and spec.rule == "gap":
         raise Dropped("negative score", f"{spec.score}: rule gap compares by ratio")
     return score
+
+
+def _number(value: int | float | str) -> float:
+    """The value as a float, and "not a number" where it is none."""
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _digest(*values: str) -> bytes:

@@ -7,7 +7,8 @@ malformed): a ratio to a negative number says nothing. There is no second choice
 
 **balance.** Pairs whose chosen comment is longer and pairs whose rejected comment is longer are counted, in
 characters. The larger side loses its pairs of the smallest gap until both sides are equal. Pairs of equal lengths
-teach nothing about length and stay. Of equal gaps the pair whose texts come first in the order of characters stays.
+teach nothing about length and stay. Of equal gaps the pair whose chosen comment has the higher score stays, and of
+equal scores the one whose texts come first in the order of characters.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def over_the_cap(choices: Sequence[Choice], most: int) -> set[int]:
 
 def out_of_balance(choices: Sequence[Choice]) -> set[int]:
     """Places of the pairs to drop so that the chosen comment is the longer one as often as the rejected one."""
-    longer, shorter = [], []
+    longer: list[int] = []
+    shorter: list[int] = []
     for place, choice in enumerate(choices):
         difference = len(choice.better.body) - len(choice.worse.body)
         if difference:
@@ -157,5 +159,5 @@ def _tolerated(one: Comment, other: Comment, spec: RedditSource) -> bool:
     return abs(lengths[0] - lengths[1]) <= spec.length_tolerance * max(lengths)
 
 
-def _widest_first(choice: Choice) -> tuple[float, str, str, str]:
-    return (-choice.gap, choice.better.body, choice.worse.body, choice.post.id)
+def _widest_first(choice: Choice) -> tuple[float, float, str, str, str]:
+    return (-choice.gap, -choice.better.score, choice.better.body, choice.worse.body, choice.post.id)

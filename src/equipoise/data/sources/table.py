@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from equipoise.data.built import Built, Dropped, collect, column, optional_text, pair, text, turns
-from equipoise.data.read import read_rows, require_columns
+from equipoise.data.read import source_rows
 from equipoise.recipe import Columns, TableSource
 from equipoise.records import Message, Pair, Role, canonical
 
@@ -23,9 +24,7 @@ _ROLES: dict[str, Role] = {
 
 def build(name: str, spec: TableSource) -> Built:
     """One pair per row that says which answer is better; ties are dropped and counted."""
-    where = f"source {name}"
-    rows = read_rows(spec.id, revision=spec.revision, split=spec.split, what=where)
-    require_columns(rows, list(_names(spec.columns)), f"{where}: {spec.id}")
+    rows = source_rows(name, spec, list(_names(spec.columns)), None)
     return collect(name, spec, rows, lambda row: convert(row, name, spec))
 
 
@@ -106,13 +105,15 @@ def _message(value: Any, name: str) -> tuple[Role, str]:
     said, content = (value.get("role", value.get("from")), value.get("content", value.get("value")))
     role = _ROLES.get(said) if isinstance(said, str) else None
     if role is None:
-        raise Dropped("wrong type", f"{name}: a message of {said!r}; known: {', '.join(_ROLES)}")
+        raise Dropped("wrong type", f"{name}: a message of {str(said)[:20]!r}; known: {', '.join(_ROLES)}")
     if content is None:
         raise Dropped("missing value", f"{name}: a message without text")
     return role, text(content, name)
 
 
 def _group(value: Any) -> str:
-    if not isinstance(value, str | int):
+    if isinstance(value, str):
+        return text(value, "group")
+    if not isinstance(value, int | float) or (isinstance(value, float) and math.isinf(value)):
         raise Dropped("wrong type", f"group: {type(value).__name__} where a name or number belongs")
-    return value if isinstance(value, str) else canonical(value)
+    return canonical(value)
