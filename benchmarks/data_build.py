@@ -1,8 +1,8 @@
 """From a file of Reddit rows to clean pairs, side by side: `python benchmarks/data_build.py` (options: --help).
 
 Makes files of rows from a seed (`reddit_rows.py`), in which every fault was planted and counted, and lets each side
-(`data_sides.py`) work on them, alternating, each time in a process of its own. The 2,500,000 rows of `--large` need 8 GB
-of disk and 16 GB of memory.
+(`data_sides.py`) work on them, alternating, each time in a process of its own. The 2,500,000 rows of `--large` need 8
+GB of disk and 16 GB of memory.
 """
 
 from __future__ import annotations

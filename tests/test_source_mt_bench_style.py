@@ -23,7 +23,7 @@ from equipoise.data.questions import MAKERS, MOST, bank, forms
 from equipoise.data.sampling import sample_seed
 from equipoise.data.seeds import generator
 from equipoise.data.sources import mt_bench_style
-from equipoise.data.sources.mt_bench_style import build, finish, fingerprint, official, require_not_evaluated
+from equipoise.data.sources.mt_bench_style import build, fingerprint, finish, official, require_not_evaluated
 from equipoise.data.workshop import Workshop
 from equipoise.model.generate import Answer, TransformersGenerator
 from equipoise.model.load import load_policy
@@ -127,7 +127,8 @@ def _clues(made: dict[str, Any]) -> list[str]:
 
 def _holds(clue: str, order: tuple[str, ...]) -> bool:
     place = {name: number for number, name in enumerate(order)}
-    a, *_, b = [word for word in clue.split() if word in place]
+    named = [word for word in clue.split() if word in place]
+    a, b = named[0], named[-1]
     if "between" in clue:
         return abs(place[b] - place[a]) - 1 == next(n for n, w in enumerate(("one", "two", "three"), 1) if w in clue)
     if "not" in clue:
@@ -254,7 +255,7 @@ def _agrees(clue: str, people: list[str], have: Sequence[str], come: Sequence[in
 
 @pytest.mark.parametrize(
     ("maker", "named"),
-    [("companies", "place"), ("minutes", "name"), ("logs", "service"), ("flats", "budget"), ("tickets", "number"),
+    [("companies", "place"), ("minutes", "who"), ("logs", "service"), ("flats", "budget"), ("tickets", "number"),
      ("books", "year"), ("contract", "tenant")],
 )  # fmt: skip
 def test_what_a_follow_up_names_stands_in_the_passage(maker: str, named: str) -> None:
@@ -279,7 +280,7 @@ def test_the_real_questions_are_known_and_refused(real_data: Path) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     texts = [turn for row in rows for turn in row["turns"]]
     assert official() == set(map(fingerprint, texts))
-    with pytest.raises(InputError, match="row 1: .* belongs to MT-Bench's own questions") as error:
+    with pytest.raises(InputError, match=r"row 1: .* belongs to MT-Bench's own questions") as error:
         build("s", source(id=str(path), categories=["coding"]))
     assert "\n" not in str(error.value)
     drafts = build("s", source(questions=8 * EACH)).pairs
@@ -402,6 +403,7 @@ def shop(spec: MtBenchStyleSource, policies: Policies, wanted: int, **options: A
         usable=options.get("usable", lambda pair: None),
         generator=policies.policy(spec),
         judge=LastWord,
+        progress=options.get("progress", lambda label, done, total: None),
     )
 
 
@@ -472,6 +474,17 @@ def test_it_ends_when_there_is_enough(tmp_path: Path) -> None:
     assert large.pairs[:40] == small.pairs and large.spread == small.spread
     assert len(large.pairs) == 120 and large.dropped == {"not needed": 60}
     assert finish("s", spec, drafts, shop(spec, say, wanted=0)).pairs == []
+
+
+def test_progress_counts_pairs_and_ends_once(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    spec = source(ranking={"min_gap": 0.0, "batch_size": 40})
+    say = Policies(lambda turns, place: answer(f"{place} {place}"))
+    work = shop(spec, say, wanted=50, progress=lambda *one: told.append(one))
+    assert len(finish("s", spec, drafts_of(tmp_path, 90), work).pairs) == 80
+    done = [one for _, one, _ in told]
+    assert {(label, total) for label, _, total in told} == {("s: pairs", 50)}
+    assert done == sorted(done) and 40 in done and done.count(50) == 1
 
 
 @pytest.mark.parametrize("most", [1, 5, 33])

@@ -17,12 +17,12 @@ from equipoise.evaluation.tasks import TASKS
 from equipoise.evaluation.tasks.base import Built, Outcome, Rewards, Task
 from equipoise.model.generate import Answer, Generator
 from equipoise.model.reward import Conversation, Reward
+from equipoise.model.thinking import without_thinking
 from equipoise.recipe import Generation, TaskSpec
 from equipoise.records import InputError, Item, Message, Score, Split, content_id
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, all)."""
-_THINKING_ENDS = "</think>"
 
 
 def task(name: str) -> Task:
@@ -146,7 +146,7 @@ def _answers(
             progress=_labelled(progress, label),
         )
         for i, answer in zip(due, written, strict=True):
-            answers[i].append(_without_thinking(answer) if thinking else answer)
+            answers[i].append(without_thinking(answer) if thinking else answer)
     return answers
 
 
@@ -213,13 +213,6 @@ def _score(item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[st
 def _refused(answers: Sequence[Answer]) -> str | None:
     """Why the conversation could not go on, or None."""
     return next((answer.refused for answer in answers if answer.refused), None)
-
-
-def _without_thinking(answer: Answer) -> Answer:
-    """What comes after the thinking; nothing where the answer is thinking alone."""
-    text = answer.text.rpartition(_THINKING_ENDS)[2].strip()
-    unfinished = _THINKING_ENDS not in answer.text and (answer.cut_off or answer.text.startswith("<think>"))
-    return Answer("" if unfinished else text, answer.tokens, answer.cut_off, answer.refused)
 
 
 def _rows(found: Task, spec: TaskSpec, where: str) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ def meeting_again(rng: Rng) -> Values:
     """Two periods that share a factor, so that they coincide before their product."""
     shared = pick(rng, (2, 3, 4, 5, 6, 8))
     p, q = pick(rng, ((2, 3), (3, 4), (3, 5), (4, 5), (2, 5), (4, 7), (5, 6), (3, 7)))
-    return {"p": shared * p, "q": shared * q, "third": pick(rng, (5, 6, 9, 10, 16)), "late": whole(rng, 1, 5)}
+    return {"p": shared * p, "q": shared * q, "further": pick(rng, (5, 6, 9, 10, 16)), "late": whole(rng, 1, 5)}
 
 
 def statistics(rng: Rng) -> Values:

@@ -80,7 +80,7 @@ def minutes(rng: Rng) -> Values:
     tasks = [way.format(who=who, job=job, due=due) for way, who, job, due in zip(ways, people, jobs, dues, strict=True)]
     body = some(rng, [*tasks, *some(rng, said("decisions"), 2)], 6)
     head = f"Minutes of {_written(start)}, {pick(rng, said('bodies'))}. Present: {listed(people)}."
-    return {"passage": f"{head}\n{_prose(' '.join(body))}", "name": people[0]}
+    return {"passage": f"{head}\n{_prose(' '.join(body))}", "who": people[0]}
 
 
 def logs(rng: Rng) -> Values:

@@ -164,6 +164,8 @@ class _Work:
                 for asked, scored in held:
                     self._take(asked, scored)
                 held = []
+        if self._enough and self._workshop.wanted:
+            self._show(self._workshop.wanted)
         left = len(self._drafts) - len(self._pairs) - self._dropped.total()
         self._dropped[NOT_NEEDED if self._enough else BEYOND] += left
         dropped = {reason: count for reason, count in sorted(self._dropped.items()) if count}
@@ -215,9 +217,14 @@ class _Work:
         return self._judge.score(prompts, list(zip(*answers, strict=True)))
 
     def _tell(self, done: int = 0, total: int = 0) -> None:
-        """Say how many pairs there are; called while a chunk is answered as well, to show that work goes on."""
-        there, wanted = len(self._pairs), self._workshop.wanted
-        self._workshop.progress(f"{self._name}: pairs", min(there, wanted), wanted)
+        """Say how many pairs there are; called while a chunk is answered as well, to show that work goes on.
+
+        That all are there is said once, by `finished`: second turns may still be asked when first ones are enough.
+        """
+        self._show(min(len(self._pairs), self._workshop.wanted - 1))
+
+    def _show(self, pairs: int) -> None:
+        self._workshop.progress(f"{self._name}: pairs", pairs, self._workshop.wanted)
 
 
 def _pair(one: Pair, ranked: Ranked) -> Pair:

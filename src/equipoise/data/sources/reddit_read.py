@@ -26,7 +26,7 @@ PENDING = "not decided"
 class Reader:
     """Looks at each row by itself, and keeps what may become a pair.
 
-    `scores` holds the scores of all sound rows by subreddit, whatever their texts are like: so the rank of a comment
+    `scores` holds the scores of all sound rows by subreddit, whatever texts they have: so the rank of a comment
     does not depend on which texts are wanted.
     """
 
