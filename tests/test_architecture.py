@@ -16,7 +16,8 @@ from equipoise import recipe as recipe_module
 
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
-    {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_file", "run_folder", "store", "progress"},
+    {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_file"}
+    | {"run_folder", "store", "progress"},
     {"model"},
     {"data"},
     {"dpo"},

@@ -97,10 +97,10 @@ def _identity(name: str, spec: Source, asked: Asked) -> str:
 
 
 def code_identity() -> str:
-    """Hash of the code that builds and cleans sources: another version of it gives other pairs."""
+    """Hash of the code (and the built-in questions) that sources are built with: another version gives other pairs."""
     folder = Path(ledgers.__file__).parent
     hashed = xxhash.xxh3_128()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".toml", ".txt")):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
 

@@ -62,8 +62,12 @@ def _first_of_each(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def _document(pair: Pair) -> tuple[str, ...]:
-    """What decides whether two pairs are near."""
-    return pair.chosen, pair.rejected, "\n".join(message.content for message in pair.prompt)
+    """What decides whether two pairs are near: both answers, the last question, and what was said before it.
+
+    The last question is a part of its own, or a short one would drown in a long dialogue.
+    """
+    *before, last = (message.content for message in pair.prompt)
+    return pair.chosen, pair.rejected, "\n".join(before), last
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None] | None:

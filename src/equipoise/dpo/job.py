@@ -102,7 +102,7 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
             reference.logps,
             dpo=job.stage.dpo,
             optim=job.stage.optim.model_copy(update={"micro_batch_tokens": choice.tokens}),
-            bands=_bands(job, reference),
+            bands=bands_of_job(job, reference),
             seed=job.seed,
             folder=job.folder,
             starts_at_reference=job.stage.reference == "previous" or not job.stack,
@@ -202,7 +202,7 @@ def _reference(job: Job, policy: Loaded, scorer: PairScorer, team: Team, store: 
     return reference
 
 
-def _bands(job: Job, reference: Reference) -> list[int] | None:
+def bands_of_job(job: Job, reference: Reference) -> list[int] | None:
     """Bands of the stage's curriculum; by margin an easy pair is one that the reference already has right."""
     if isinstance(job.stage.order, str):
         return None

@@ -10,16 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from equipoise.data.built import Built
-from equipoise.data.sources import (
-    finance_instruct,
-    hh,
-    mt_bench_style,
-    on_policy,
-    orca,
-    pocket,
-    reddit,
-    table,
-)
+from equipoise.data.sources import finance_instruct, hh, mt_bench_style, on_policy, orca, pocket, reddit, table
 from equipoise.data.workshop import Finished, Workshop
 from equipoise.recipe import Source
 from equipoise.records import Pair

@@ -65,7 +65,7 @@ def require_not_evaluated(drafts: Iterable[Pair], evaluation_texts: Iterable[str
 
     Second turns are often short and said everywhere ("Can you make it shorter?"); cleaning drops those that agree.
     """
-    evaluated = {" ".join(words(one)) for one in evaluation_texts}
+    evaluated = {" ".join(words(one)) for one in evaluation_texts} - {""}
     for one in drafts:
         question = one.prompt[0].content
         if " ".join(words(question)) in evaluated:

@@ -7,7 +7,7 @@ own homework; the report warns about that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from equipoise.data.built import Built, Dropped, collect, column, draft, optional_text, text
 from equipoise.data.prompts import post_prompt, system_and_user
@@ -15,7 +15,7 @@ from equipoise.data.read import POCKET, source_rows
 from equipoise.data.sampling import ranked_pairs
 from equipoise.data.sources import table
 from equipoise.data.workshop import Finished, Workshop
-from equipoise.recipe import Columns, OnPolicySource
+from equipoise.recipe import OnPolicySource, PromptColumns
 from equipoise.records import Message, Pair
 
 Row = Mapping[str, Any]
@@ -27,7 +27,7 @@ WORLD_COLUMNS = {"general": ("system", "question"), "finance": ("system", "user"
 def build(name: str, spec: OnPolicySource) -> Built:
     """One draft, without a reference answer, for each distinct prompt."""
     known = WORLD_COLUMNS.get(spec.domain)
-    required = known or () if spec.id == POCKET else list(table._names(_columns(spec)))
+    required = known or () if spec.id == POCKET else list(table.column_names(spec.columns))
     asked: set[Prompt] = set()
     rows = source_rows(name, spec, required, pocket=spec.domain if known else None)
     return collect(name, spec, rows, lambda row: convert(row, name, spec, asked))
@@ -35,7 +35,7 @@ def build(name: str, spec: OnPolicySource) -> Built:
 
 def convert(row: Row, name: str, spec: OnPolicySource, asked: set[Prompt]) -> Pair:
     """The draft of one row; raises Dropped where it has none. `asked` remembers the prompts so far."""
-    prompt, group = _of_world(row, spec.domain) if spec.id == POCKET else _of_table(row, _columns(spec))
+    prompt, group = _of_world(row, spec.domain) if spec.id == POCKET else _of_table(row, spec.columns)
     made = draft(prompt, "", spec=spec, name=name, group=group)
     if made.prompt in asked:
         raise Dropped("duplicate prompt", malformed=False)
@@ -48,12 +48,8 @@ def finish(name: str, spec: OnPolicySource, drafts: Sequence[Pair], workshop: Wo
     return ranked_pairs(name, spec.sampling, drafts, workshop)
 
 
-def _columns(spec: OnPolicySource) -> Columns:
-    return cast(Columns, spec.columns)  # a table's columns without those of answers
-
-
-def _of_table(row: Row, columns: Columns) -> tuple[Prompt, str | None]:
-    return table._prompt(row, columns), None if columns.group is None else table._group(column(row, columns.group))
+def _of_table(row: Row, columns: PromptColumns) -> tuple[Prompt, str | None]:
+    return table.prompt_of(row, columns), None if columns.group is None else table.group_of(column(row, columns.group))
 
 
 def _of_world(row: Row, domain: str) -> tuple[Prompt, str | None]:

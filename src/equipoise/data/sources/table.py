@@ -9,7 +9,7 @@ from typing import Any
 
 from equipoise.data.built import Built, Dropped, collect, column, optional_text, pair, text, turns
 from equipoise.data.read import source_rows
-from equipoise.recipe import Columns, TableSource
+from equipoise.recipe import Columns, PromptColumns, TableSource
 from equipoise.records import Message, Pair, Role, canonical
 
 Row = Mapping[str, Any]
@@ -24,7 +24,7 @@ _ROLES: dict[str, Role] = {
 
 def build(name: str, spec: TableSource) -> Built:
     """One pair per row that says which answer is better; ties are dropped and counted."""
-    rows = source_rows(name, spec, list(_names(spec.columns)), None)
+    rows = source_rows(name, spec, list(column_names(spec.columns)), None)
     return collect(name, spec, rows, lambda row: convert(row, name, spec))
 
 
@@ -32,13 +32,14 @@ def convert(row: Row, name: str, spec: TableSource) -> Pair:
     """The pair of one row; raises Dropped where it has none."""
     columns = spec.columns
     better, worse = _sides(row, columns)
-    prompt = _prompt(row, columns)
+    prompt = prompt_of(row, columns)
     chosen, rejected = _answer(row, better), _answer(row, worse)
-    group = None if columns.group is None else _group(column(row, columns.group))
+    group = None if columns.group is None else group_of(column(row, columns.group))
     return pair(prompt, chosen, rejected, spec=spec, name=name, group=group)
 
 
-def _names(columns: Columns) -> Iterator[str]:
+def column_names(columns: Columns | PromptColumns) -> Iterator[str]:
+    """Every column that a recipe names."""
     for name in columns.model_dump(exclude_none=True).values():
         yield from name if isinstance(name, list) else [name]
 
@@ -71,7 +72,8 @@ def _vote(value: Any) -> int:
     return 1 if written in (1, "1", "1.0") else 2 if written in (2, "2", "2.0") else 0
 
 
-def _prompt(row: Row, columns: Columns) -> tuple[Message, ...]:
+def prompt_of(row: Row, columns: Columns | PromptColumns) -> tuple[Message, ...]:
+    """The prompt of a row; raises Dropped where it has none."""
     system = optional_text(row, columns.system) if columns.system else ""
     if isinstance(columns.prompt, str) and isinstance(row.get(columns.prompt), list):
         said = [_message(message, columns.prompt) for message in row[columns.prompt]]
@@ -111,7 +113,8 @@ def _message(value: Any, name: str) -> tuple[Role, str]:
     return role, text(content, name)
 
 
-def _group(value: Any) -> str:
+def group_of(value: Any) -> str:
+    """The name of a group; raises Dropped where it is neither a name nor a number."""
     if isinstance(value, str):
         return text(value, "group")
     if not isinstance(value, int | float) or (isinstance(value, float) and math.isinf(value)):
