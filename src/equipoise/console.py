@@ -77,6 +77,8 @@ class Terminal:
         def show(done: int = 0, note: str = "") -> None:
             nonlocal said
             now = time.monotonic()
+            if task not in self._progress.task_ids:
+                return  # the work was finished, and somebody tells it once more
             if first:
                 self._progress.update(task, completed=done, note=note)
             else:
