@@ -29,9 +29,11 @@ from equipoise.model.generate import CPU_ROWS
 from equipoise.model.load import default_device, model_config, model_folder, policy_tokenizer
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of
 from equipoise.outcome import only
+from equipoise.pools import ranking_of
 from equipoise.preparation import Preparation, Prepared
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
+from equipoise.recipe_sources import Generated, MtBenchStyleSource
 from equipoise.records import Item
 from equipoise.store import Store
 
@@ -113,7 +115,8 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
         "evaluations": len(recipe.stages) + 1,
         "seconds": round(
             sum(stage["seconds"] for stage in stages)
-            + _evaluation_seconds(recipe, prepared, shape, GENERATION_SHARE * rates.products),
+            + _evaluation_seconds(recipe, prepared, shape, GENERATION_SHARE * rates.products)
+            + _answer_seconds(recipe, prepared, shape, GENERATION_SHARE * rates.products),
             1,
         ),
         "memory": {"available": target.available, "device": target.device},
@@ -200,8 +203,34 @@ def _evaluation_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: 
     for name, items in prepared.items.items():
         turns = 1 + max((len(item.follow_ups) for item in items), default=0)
         steps = math.ceil(len(items) / rows) * generation.longest(name) / 2 * turns
-        seconds += steps * (shape.layers * 0.002 + 2 * shape.parameters * min(len(items), rows) / rate)
+        seconds += steps * _step_seconds(shape, min(len(items), rows), rate)
     return seconds * (len(recipe.stages) + 1) + START_SECONDS
+
+
+def _answer_seconds(recipe: Recipe, prepared: Prepared, shape: Shape, rate: float) -> float:
+    """The same for the answers that sources do not have yet: one prompt for each pair that is asked for."""
+    seconds = 0.0
+    for key, line in prepared.ledger.sources.items():
+        name, _, made_for = key.partition("@")
+        spec = recipe.sources[name]
+        if not line.assumed or not isinstance(spec, Generated):
+            continue
+        ranking = ranking_of(spec)
+        prompts = max(
+            stage.sources[name].asked
+            for stage_name, stage in prepared.ledger.stages.items()
+            if name in stage.sources and made_for in ("", stage_name)
+        )
+        answers = len(spec.policies) if isinstance(spec, MtBenchStyleSource) else spec.sampling.samples
+        rows = min(ranking.batch_size, CPU_ROWS) if default_device().type == "cpu" else ranking.batch_size
+        steps = math.ceil(prompts / rows) * answers * ranking.max_new_tokens / 2
+        seconds += steps * _step_seconds(shape, min(prompts, rows), rate)
+    return seconds
+
+
+def _step_seconds(shape: Shape, rows: int, rate: float) -> float:
+    """One token for each of `rows` answers."""
+    return shape.layers * 0.002 + 2 * shape.parameters * rows / rate
 
 
 def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str, Any] | None) -> dict[str, Any]:
