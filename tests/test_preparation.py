@@ -204,3 +204,28 @@ def test_by_margin_the_reference_says_what_is_easy(tmp_path: Path) -> None:
     assert bands_of_job(job, Reference(logps, reused=0, computed=4)) == [1, 0, 1, 0]
     plain = Job(ModelSpec(id="pocket"), Stage(name="s", mix=Mix(counts={"s": 4})), pairs, [], tmp_path, 0)
     assert bands_of_job(plain, Reference(logps, reused=0, computed=4)) is None
+
+
+def test_two_sources_may_ask_the_same_questions(tmp_path: Path) -> None:
+    both = GENERATED.splitlines()[1] + "\n"
+    recipe = recipe_of(
+        both + both.replace("asked:", "other:").replace("id: pocket", "id: pocket, rejected: corrupted"),
+        f"  - name: s\n    mix: {{asked: 9, other: 9}}\n{STAGE}",
+    )
+    found = prepared(recipe, Store(tmp_path / "one")).ledger
+    assert found.sources["asked"].assumed and not found.sources["other"].assumed
+    recipe = recipe_of(
+        both + both.replace("asked:", "other:"), f"  - name: s\n    mix: {{asked: 9, other: 9}}\n{STAGE}"
+    )
+    lines = prepared(recipe, Store(tmp_path / "two")).ledger.sources
+    assert lines["asked"].available == lines["other"].available
+
+
+def test_an_error_about_a_short_source_says_what_was_dropped(tmp_path: Path) -> None:
+    write_rows(
+        tmp_path / "rows.jsonl", [{"q": f"{n}?", "good": "Yes.", "bad": "Yes." if n else "No."} for n in range(9)]
+    )
+    source = a_table(tmp_path / "other.jsonl").replace("other.jsonl", "rows.jsonl")
+    source = source.replace("domain: d", "domain: d, max_malformed: 1")
+    with pytest.raises(InputError, match=r"5 pairs asked, 1 available;.*\nsource mine: 9 rows; identical sides: 8"):
+        prepared(recipe_of(source, f"  - name: s\n    mix: {{mine: 5}}\n{STAGE}"), Store(tmp_path / "store"))

@@ -44,7 +44,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             fail(str(error), 2)
         except KeyboardInterrupt:
-            fail("interrupted; a run continues with: equipoise run --resume RUN", 130)
+            fail("interrupted; give the same command again, or continue a run with: equipoise run --resume RUN", 130)
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
             said = f"cannot write{place}: {error.strerror}"

@@ -8,13 +8,14 @@ source that generates is assumed: its questions are there, its answers are as lo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.kept import Pool
-from equipoise.data.ledger import Ledger
+from equipoise.data.ledger import Ledger, SourceLine
 from equipoise.data.mix import asked as asked_of
 from equipoise.data.mix import mix
 from equipoise.draw import Encoder, StageData, draw_stage, with_easiness
@@ -75,15 +76,18 @@ class Preparation:
         taken: dict[object, str] = {}
         for name in used_sources(self._recipe):
             pool = gather(name, self._recipe.sources[name], self._asked, self._store, self._display)
-            gathered[name] = without_doubles(name, pool, taken)
+            # Two sources may ask the same questions and get other answers: drafts are no doubles of each other.
+            gathered[name] = pool if generated(self._recipe.sources[name]) else without_doubles(name, pool, taken)
         for stage in self._recipe.stages:  # what is short with drafts for pairs will be short with pairs
             pairs = {name: gathered[name].pairs for name in stage.mix.sources}
-            mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
-        pools = {
-            name: self._answered(name, pool, self._recipe.stages, [])
-            for name, pool in gathered.items()
-            if not isinstance(self._recipe.sources[name], OnPolicySource)
-        }
+            with _told_what_was_dropped({name: gathered[name].line for name in stage.mix.sources}):
+                mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
+        pools = {}
+        for name, pool in gathered.items():
+            if not isinstance(self._recipe.sources[name], OnPolicySource):
+                pools[name] = self._answered(name, pool, self._recipe.stages, [])
+                if pools[name] is not pool and not pools[name].line.assumed:
+                    pools[name] = without_doubles(name, pools[name], taken)
         ledger = Ledger({name: pool.line for name, pool in pools.items()})
         prepared = Prepared(self._items, gathered, pools, [None] * len(self._recipe.stages), ledger)
         for number, stage in enumerate(self._recipe.stages):
@@ -105,7 +109,8 @@ class Preparation:
         own |= dict(made.values())
         assumed = {name: self._longest(name) for name, pool in own.items() if pool.line.assumed}
         pools = {name: own[name].pairs for name in stage.mix.sources}
-        data, line = draw_stage(stage, pools, self._encoder(stage, assumed), seed=self._recipe.seed)
+        with _told_what_was_dropped({name: pool.line for name, pool in own.items()}):
+            data, line = draw_stage(stage, pools, self._encoder(stage, assumed), seed=self._recipe.seed)
         if start is not None:
             data = with_easiness(stage, data, self._models.judge if self._models else None)
         ledger = replace(
@@ -159,6 +164,21 @@ class Preparation:
                 return encoder
             self._encoders[stage.name] = encoder
         return self._encoders[stage.name]
+
+
+@contextmanager
+def _told_what_was_dropped(lines: Mapping[str, SourceLine]) -> Iterator[None]:
+    """Adds to an error about a source why its rows made no pairs: the ledger is not there yet to be looked at."""
+    try:
+        yield
+    except InputError as error:
+        said = [str(error)]
+        for name, line in lines.items():
+            drops = {**line.malformed, **line.cleaned, **line.unpaired}
+            if drops and f"source {name}:" in said[0]:
+                reasons = ", ".join(f"{reason}: {count}" for reason, count in drops.items())
+                said.append(f"source {name}: {line.rows} rows; {reasons}")
+        raise InputError("\n".join(said)) from None
 
 
 def load_all_items(recipe: Recipe) -> dict[str, list[Item]]:

@@ -192,7 +192,7 @@ def _divide(parts: Mapping[str, Fraction], pairs: int) -> dict[str, int]:
 
 def _shortage(stage: str, source: str, wanted: int, there: int, spec: Mix) -> str:
     if there == 0 or spec.when_short == "shrink":
-        advice = "look in the ledger for what was dropped, or take the source out of the mix"
+        advice = "mend the source, or take it out of the mix"
     else:
         advice = "ask for fewer, give the source more rows, or set `when_short: shrink` or `repeat`"
     return f"stage {stage}: source {source}: {wanted} pairs asked, {there} available; {advice}"
