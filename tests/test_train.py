@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 
 from equipoise.dpo import checkpoint, schedule
-from equipoise.dpo import train as train_module
 from equipoise.dpo.distributed import ALONE, TrainingStopped
 from equipoise.dpo.engine import PairScorer, engine
 from equipoise.dpo.guards import difference, reference_of
@@ -201,26 +200,22 @@ def test_memory_that_fills_up_later_and_a_resume_give_the_same_bits(policy: Load
         [replace(pair, prompt=pair.prompt * 3, id=f"long{pair.id}") for pair in encoded(policy, 4)],
     )
     values: dict[str, Any] = {"batch_size": 4, "dropout": 0.1, "checkpoint_every": 100, "micro_batch_tokens": 4096}
-    values |= {"epochs": 3, "options": {"order": "file", "say": lambda text: None}}
-    train_module.ORDERS["file"] = lambda pairs, **rest: list(range(pairs))
-    try:
-        whole = train_short_of_memory(policy, tmp_path / "whole", short + long, room=300, **values)
-        budgets = [record["micro_batch_tokens"] for record in records(tmp_path / "whole")]
-        assert budgets[0] == 4096 > budgets[1] and set(budgets[1:]) == {budgets[1]}
-        assert len(list((tmp_path / "whole" / "checkpoints").glob("*.safetensors"))) == 1  # of the halving
+    values |= {"epochs": 3, "options": {"bands": range(8), "say": lambda text: None}}  # in the order of the file
+    whole = train_short_of_memory(policy, tmp_path / "whole", short + long, room=300, **values)
+    budgets = [record["micro_batch_tokens"] for record in records(tmp_path / "whole")]
+    assert budgets[0] == 4096 > budgets[1] and set(budgets[1:]) == {budgets[1]}
+    assert len(list((tmp_path / "whole" / "checkpoints").glob("*.safetensors"))) == 1  # of the halving
 
-        def die(progress: Any) -> None:
-            if progress.step == 3:
-                raise KeyboardInterrupt
+    def die(progress: Any) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
 
-        policy = load_policy(ModelSpec(id=str(tmp_path / "policy")))
-        with pytest.raises(KeyboardInterrupt):
-            dying = {**values, "options": {**values["options"], "on_step": die}}
-            train_short_of_memory(policy, tmp_path / "killed", short + long, room=300, **dying)
-        policy = load_policy(ModelSpec(id=str(tmp_path / "policy")))
-        resumed = train_short_of_memory(policy, tmp_path / "killed", short + long, room=300, **values)
-    finally:
-        del train_module.ORDERS["file"]
+    policy = load_policy(ModelSpec(id=str(tmp_path / "policy")))
+    with pytest.raises(KeyboardInterrupt):
+        dying = {**values, "options": {**values["options"], "on_step": die}}
+        train_short_of_memory(policy, tmp_path / "killed", short + long, room=300, **dying)
+    policy = load_policy(ModelSpec(id=str(tmp_path / "policy")))
+    resumed = train_short_of_memory(policy, tmp_path / "killed", short + long, room=300, **values)
     assert distance(whole, resumed) == 0.0
     assert records(tmp_path / "whole") == records(tmp_path / "killed")
 
