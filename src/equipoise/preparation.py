@@ -79,6 +79,8 @@ class Preparation:
             # Two sources may ask the same questions and get other answers: drafts are no doubles of each other.
             gathered[name] = pool if generated(self._recipe.sources[name]) else without_doubles(name, pool, taken)
         for stage in self._recipe.stages:  # what is short with drafts for pairs will be short with pairs
+            if stage.mix.by != "pairs":
+                continue  # the counts are known only with lengths
             pairs = {name: gathered[name].pairs for name in stage.mix.sources}
             with _told_what_was_dropped({name: gathered[name].line for name in stage.mix.sources}):
                 mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
