@@ -173,6 +173,32 @@ def test_a_stage_is_answered_by_its_own_start_and_verifies(tmp_path: Path, monke
     assert (again.run.folder / "stages/2-two/adapter/adapter_model.safetensors").read_bytes() == adapter
 
 
+def test_shares_of_tokens_get_as_many_answers_as_they_need(tmp_path: Path) -> None:
+    """Half of the tokens from answers that are far shorter than the others' are far more than half of the pairs."""
+    source = a_table(tmp_path / "rows.jsonl", good="It is this. " * 6, bad="Nobody knows that. " * 6)
+    mixed = "{pairs: 24, by: tokens, shares: {mine: 0.5, SHORT: 0.5}}"
+    own = GENERATED.splitlines()[0].replace("rows: 60", "rows: 300") + "\n"
+    asked = GENERATED.splitlines()[1].replace("rows: 60", "rows: 300") + "\n"
+    for short, sources in (("own", source + own), ("asked", source + asked)):
+        recipe = recipe_of(sources, f"  - name: s\n    mix: {mixed.replace('SHORT', short)}\n{STAGE}")
+        found = prepared(recipe, Store(tmp_path / short), models=True)
+        lines = found.ledger.stages["s"].sources
+        assert lines[short].drawn == lines[short].asked > 16 and lines["mine"].drawn == 24 - lines[short].drawn
+        tokens = {name: line.tokens.answers for name, line in lines.items() if line.tokens}
+        assert abs(tokens["mine"] - tokens[short]) < 0.15 * sum(tokens.values())
+
+
+def test_two_sources_of_one_stage_hold_no_equal_answers(tmp_path: Path) -> None:
+    own = GENERATED.splitlines()[0] + "\n"
+    stages = f"  - name: s\n    mix: {{own: 8, twin: 8}}\n{STAGE}"
+    same = recipe_of(own + own.replace("own:", "twin:"), stages)
+    with pytest.raises(InputError, match=r"source twin: 8 pairs asked.*\n.*in source own as well"):
+        prepared(same, Store(tmp_path), models=True)
+    other = own.replace("own:", "twin:").replace("samples: 2", "samples: 2, seed: 5")
+    found = prepared(recipe_of(own + other, stages), Store(tmp_path), models=True)
+    assert found.stages[0] is not None and len({pair.id for pair in found.stages[0].pairs}) == 16
+
+
 @pytest.mark.parametrize("by", ["length", "reward_gap", "score_gap"])
 def test_curricula_know_how_easy_a_pair_is(tmp_path: Path, by: str) -> None:
     stages = f"  - name: s\n    mix: {{posts: 20}}\n    order: {{kind: curriculum, by: {by}}}\n{STAGE}"

@@ -79,6 +79,8 @@ def test_numbers_defaults_and_plain_counts() -> None:
         ("id: pocket}\nrew", 'id: ""}\nrew', 2, "model.id", "at least 1 character"),
         ("name: small", "name: small\nseed: 10000000000000000000000", 2, "seed", "less than 2147483648"),
         ("kind: pocket,", "kind: pocket, sed: 3,", 5, "sources.general.sed", "did you mean 'seed'"),
+        ("kind: pocket,", "kind: on_policy, id: x, samples: 3,", 5, "sources.general.samples", "'sampling.samples'"),
+        ("kind: pocket,", "kind: hh, id: x, samplin: 3,", 5, "sources.general.samplin", "did you mean 'split'"),
         (
             "evaluation:",
             "evaluation:\n  generation: {max_new_tokens: {tatqaa: 5}}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from equipoise.data import ledger as ledgers
 from equipoise.data.ledger import StageLedger
-from equipoise.data.mix import expected_gradient, mix
+from equipoise.data.mix import expected_gradient, mix, shortfall
 from equipoise.dpo.loss import PER_TOKEN
 from equipoise.model.chat import EncodedPair, Tokenizer, encode_pair, prompt_ids
 from equipoise.model.reward import Reward
@@ -76,18 +76,33 @@ def draw_stage(
             unusable[pair.source][result] += 1
         return not isinstance(result, str)
 
+    mixture = mix(pools, stage.mix, seed=seed, stage=stage.name, usable=usable, size=_sizes(stage, encode))
+    rows = [replace(_encoded(encode, pair), source=pair.source) for pair in mixture.pairs]
+    line = ledgers.encoded(
+        ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, rows, max_length=stage.dpo.max_length
+    )
+    return StageData(list(mixture.pairs), rows), line
+
+
+def short_sources(stage: Stage, pools: Mapping[str, Sequence[Pair]], encode: Encode, *, seed: int) -> dict[str, int]:
+    """Pairs that a stage asks of each source that has fewer usable ones."""
+
+    def usable(pair: Pair) -> bool:
+        return not isinstance(encode(pair), str)
+
+    return shortfall(pools, stage.mix, seed=seed, stage=stage.name, usable=usable, size=_sizes(stage, encode))
+
+
+def _sizes(stage: Stage, encode: Encode) -> Callable[[Pair], float]:
+    """What a stage's shares are shares of, for each pair."""
+
     def size(pair: Pair) -> float:
         row = _encoded(encode, pair)
         if stage.mix.by == "tokens":
             return len(row.chosen) + len(row.rejected)
         return expected_gradient(len(row.chosen), len(row.rejected), per_token=stage.dpo.loss in PER_TOKEN)
 
-    mixture = mix(pools, stage.mix, seed=seed, stage=stage.name, usable=usable, size=size)
-    rows = [replace(_encoded(encode, pair), source=pair.source) for pair in mixture.pairs]
-    line = ledgers.encoded(
-        ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, rows, max_length=stage.dpo.max_length
-    )
-    return StageData(list(mixture.pairs), rows), line
+    return size
 
 
 def _encoded(encode: Encode, pair: Pair) -> EncodedPair:

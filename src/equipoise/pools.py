@@ -112,16 +112,31 @@ def _held_out(pairs: Iterable[Pair], share: float) -> frozenset[str]:
     return frozenset(ranked[: round(share * len(ranked))])
 
 
-def without_doubles(name: str, pool: Pool, taken: dict[object, str]) -> Pool:
-    """The pool without pairs that an earlier source has as well; `taken` remembers which source has what."""
-    keys = [(pair.prompt, pair.chosen, pair.rejected) for pair in pool.pairs]
-    pairs = [pair for key, pair in zip(keys, pool.pairs, strict=True) if taken.setdefault(key, name) == name]
-    twice = Counter(taken[key] for key in keys if taken[key] != name)
-    if not twice:
-        return pool
-    cleaned = {**pool.line.cleaned, **{f"in source {other} as well": count for other, count in twice.items()}}
-    line = ledgers.with_pairs(replace(pool.line, cleaned=cleaned), pairs)
-    return replace(pool, pairs=pairs, line=line)
+class Doubles:
+    """Which source has which pair, so that no pair is in two of them."""
+
+    def __init__(self) -> None:
+        self._owners: dict[object, str] = {}
+
+    def reason(self, name: str, pair: Pair) -> str | None:
+        """Why a pair of source `name` is left out: an earlier source has it. None where none has."""
+        owner = self._owners.get((pair.prompt, pair.chosen, pair.rejected), name)
+        return None if owner == name else f"in source {owner} as well"
+
+    def add(self, name: str, pairs: Iterable[Pair]) -> None:
+        """Remember the pairs of a source; what an earlier one has stays its own."""
+        for pair in pairs:
+            self._owners.setdefault((pair.prompt, pair.chosen, pair.rejected), name)
+
+    def without(self, name: str, pool: Pool) -> Pool:
+        """The pool of a source without what earlier sources have."""
+        reasons = [self.reason(name, pair) for pair in pool.pairs]
+        twice = Counter(reason for reason in reasons if reason)
+        if not twice:
+            return pool
+        pairs = [pair for pair, reason in zip(pool.pairs, reasons, strict=True) if reason is None]
+        line = ledgers.with_pairs(replace(pool.line, cleaned={**pool.line.cleaned, **twice}), pairs)
+        return replace(pool, pairs=pairs, line=line)
 
 
 def ranking_of(spec: Generated) -> Ranking:

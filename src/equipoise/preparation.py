@@ -18,13 +18,14 @@ from equipoise.data.kept import Pool
 from equipoise.data.ledger import Ledger, SourceLine
 from equipoise.data.mix import asked as asked_of
 from equipoise.data.mix import mix
-from equipoise.draw import Encoder, StageData, draw_stage, with_easiness
+from equipoise.data.sampling import NOT_NEEDED
+from equipoise.draw import Encoder, StageData, draw_stage, short_sources, with_easiness
 from equipoise.evaluation.evaluate import load_items, splits
 from equipoise.model.chat import Tokenizer
 from equipoise.models import Models
-from equipoise.pools import Asked, answered, gather, ranking_of, without_doubles
+from equipoise.pools import Asked, Doubles, answered, gather, ranking_of
 from equipoise.progress import Display
-from equipoise.recipe import Mix, Recipe, Stage
+from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_sources import Generated, OnPolicySource, generated
 from equipoise.records import InputError, Item, Pair
 from equipoise.store import Store
@@ -73,23 +74,33 @@ class Preparation:
         Raises InputError where a file, a column or enough pairs are missing: before any model answers.
         """
         gathered: dict[str, Pool] = {}
-        taken: dict[object, str] = {}
+        doubles = Doubles()
         for name in used_sources(self._recipe):
             pool = gather(name, self._recipe.sources[name], self._asked, self._store, self._display)
             # Two sources may ask the same questions and get other answers: drafts are no doubles of each other.
-            gathered[name] = pool if generated(self._recipe.sources[name]) else without_doubles(name, pool, taken)
+            if not generated(self._recipe.sources[name]):
+                pool = doubles.without(name, pool)
+                doubles.add(name, pool.pairs)
+            gathered[name] = pool
         for stage in self._recipe.stages:  # what is short with drafts for pairs will be short with pairs
             if stage.mix.by != "pairs":
                 continue  # the counts are known only with lengths
             pairs = {name: gathered[name].pairs for name in stage.mix.sources}
             with _told_what_was_dropped({name: gathered[name].line for name in stage.mix.sources}):
                 mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
-        pools = {}
-        for name, pool in gathered.items():
-            if not isinstance(self._recipe.sources[name], OnPolicySource):
-                pools[name] = self._answered(name, pool, self._recipe.stages, [])
-                if pools[name] is not pool and not pools[name].line.assumed:
-                    pools[name] = without_doubles(name, pools[name], taken)
+        pools = {
+            name: self._answered(name, pool, self._recipe.stages, [], doubles)
+            for name, pool in gathered.items()
+            if not isinstance(self._recipe.sources[name], OnPolicySource)
+        }
+        before: dict[str, Pool] = {}
+        while pools != before:  # more answers for one stage are another draw for the next
+            before = dict(pools)
+            for stage in self._recipe.stages:
+                if not self._own_answers(stage):
+                    pools |= self._enough(
+                        stage, {name: pools[name] for name in stage.mix.sources}, gathered, [], doubles
+                    )
         ledger = Ledger({name: pool.line for name, pool in pools.items()})
         prepared = Prepared(self._items, gathered, pools, [None] * len(self._recipe.stages), ledger)
         for number, stage in enumerate(self._recipe.stages):
@@ -104,23 +115,25 @@ class Preparation:
         """
         stage = self._recipe.stages[number]
         own = {name: prepared.pools[name] for name in stage.mix.sources if name in prepared.pools}
-        made = {
-            f"{name}@{stage.name}": (name, self._answered(name, prepared.gathered[name], [stage], start))
-            for name in self._own_answers(stage)
-        }
-        own |= dict(made.values())
+        answering, doubles = self._own_answers(stage), Doubles()
+        for name, pool in own.items():
+            doubles.add(name, pool.pairs)
+        for name in answering:
+            own[name] = self._answered(name, prepared.gathered[name], [stage], start, doubles)
+        if self._models and start is not None:
+            own = self._enough(stage, own, prepared.gathered, start, doubles)
+        made = {f"{name}@{stage.name}": own[name] for name in answering}
         assumed = {name: self._longest(name) for name, pool in own.items() if pool.line.assumed}
         pools = {name: own[name].pairs for name in stage.mix.sources}
         with _told_what_was_dropped({name: pool.line for name, pool in own.items()}):
             data, line = draw_stage(stage, pools, self._encoder(stage, assumed), seed=self._recipe.seed)
         if start is not None:
             data = with_easiness(stage, data, self._models.judge if self._models else None)
-        ledger = replace(
-            prepared.ledger, sources={**prepared.ledger.sources, **{k: p.line for k, (_, p) in made.items()}}
-        )
+        lines = {**prepared.ledger.sources, **{key: pool.line for key, pool in made.items()}}
+        ledger = replace(prepared.ledger, sources=lines)
         stages = [*prepared.stages]
         stages[number] = None if start is None else data
-        there = {key: pool for key, (_, pool) in made.items() if start is not None}
+        there = made if start is not None else {}
         return replace(
             prepared, pools={**prepared.pools, **there}, stages=stages, ledger=ledger.with_stage(stage.name, line)
         )
@@ -129,7 +142,40 @@ class Preparation:
         """The sources of a stage that its own start answers."""
         return [name for name in stage.mix.sources if isinstance(self._recipe.sources[name], OnPolicySource)]
 
-    def _answered(self, name: str, pool: Pool, stages: Sequence[Stage], start: Sequence[Path] | None) -> Pool:
+    def _enough(
+        self,
+        stage: Stage,
+        pools: Mapping[str, Pool],
+        gathered: Mapping[str, Pool],
+        start: Sequence[Path],
+        doubles: Doubles,
+    ) -> dict[str, Pool]:
+        """The pools of a stage, with more answers where its shares, not being of pairs, turn out to need them.
+
+        What the stage's own start answers may grow where it has such sources; else every source that generates.
+        """
+        found = dict(pools)
+        if stage.mix.by == "pairs" or any(pool.line.assumed for pool in found.values()):
+            return found
+        growing = self._own_answers(stage) or list(found)
+        while True:
+            pairs = {name: pool.pairs for name, pool in found.items()}
+            short = short_sources(stage, pairs, self._encoder(stage, {}), seed=self._recipe.seed)
+            more = [name for name in short if name in growing and found[name].line.unpaired.get(NOT_NEEDED)]
+            if not more:
+                return found
+            for name in more:
+                found[name] = self._answered(name, gathered[name], [stage], start, doubles, at_least=short[name])
+
+    def _answered(
+        self,
+        name: str,
+        pool: Pool,
+        stages: Sequence[Stage],
+        start: Sequence[Path] | None,
+        doubles: Doubles,
+        at_least: int = 0,
+    ) -> Pool:
         """The pool with answers where its source generates; assumed where nobody can answer now."""
         spec = self._recipe.sources[name]
         if not isinstance(spec, Generated) or not generated(spec):
@@ -140,19 +186,33 @@ class Preparation:
 
         def usable(pair: Pair) -> str | None:
             found = (self._encoder(stage, {})(pair) for stage in users)
-            return next((reason for reason in found if isinstance(reason, str)), None)
+            return next((reason for reason in found if isinstance(reason, str)), doubles.reason(name, pair))
 
-        return answered(
+        finished = answered(
             name,
             spec,
             pool,
-            wanted=max(_needed(stage.mix, name) for stage in users),
+            wanted=max(at_least, *(self._needed(stage, name) for stage in users)),
             usable=usable,
             asked=self._asked,
             models=self._models,
             start=start,
             display=self._display,
         )
+        doubles.add(name, finished.pairs)
+        return finished
+
+    def _needed(self, stage: Stage, name: str) -> int:
+        """Pairs of a source that a stage is sure to need.
+
+        Where shares are not of pairs, the lengths of all answers decide: a source gets as many as by pairs at first
+        (`_enough` adds more), or as many as the whole stage has where others of its sources are answered later.
+        """
+        if stage.mix.by == "pairs":
+            return asked_of(stage.mix)[name]
+        later = self._own_answers(stage)
+        pairs = stage.mix.pairs or 0
+        return pairs if later and name not in later else math.ceil((stage.mix.shares or {})[name] * pairs)
 
     def _longest(self, name: str) -> int:
         spec = self._recipe.sources[name]
@@ -202,15 +262,6 @@ def require_two_groups(items: Mapping[str, Sequence[Item]], dev_share: float) ->
 def used_sources(recipe: Recipe) -> list[str]:
     """The sources that some stage draws from, in the order of the recipe."""
     return [name for name in recipe.sources if any(name in stage.mix.sources for stage in recipe.stages)]
-
-
-def _needed(spec: Mix, name: str) -> int:
-    """Pairs of a source that a stage needs. Where shares are not of pairs nobody knows before they are there: twice as
-    many as by pairs, and at most all."""
-    if spec.by == "pairs":
-        return asked_of(spec)[name]
-    pairs = spec.pairs or 0
-    return min(pairs, 2 * math.ceil((spec.shares or {})[name] * pairs))
 
 
 def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: int) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]
         told.add(_field(location))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(str(location[-1]), _keys_at(location[:-1]))}"
+            message = f"unknown key{_unknown(location)}"
         elif problem["type"] == "missing":
             message = "missing; add it"
         elif problem["type"] not in ("value_error", "union_tag_invalid", "union_tag_not_found"):
@@ -237,17 +237,32 @@ def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]
 
 def _keys_at(location: Location) -> list[str]:
     """Keys that the recipe's schema allows at a location."""
+    return [key for kind in _kinds_at(location) for key in kind.model_fields]
+
+
+def _kinds_at(location: Location) -> list[Any]:
     kinds: list[Any] = [Recipe]
     for part in location:
         kinds = [found for kind in kinds for found in _step(kind, part)]
-    return [key for kind in kinds for key in kind.model_fields]
+    return kinds
+
+
+def _unknown(location: Location) -> str:
+    """What to do about a key that the schema does not have: it may stand one level too high."""
+    key = str(location[-1])
+    for kind in _kinds_at(location[:-1]):
+        for name, field in kind.model_fields.items():
+            if any(key in below.model_fields for below in _models_in(field.annotation)):
+                return f"; did you mean '{name}.{key}'?"
+    return _nearest(key, _keys_at(location[:-1]))
 
 
 def _step(kind: type[BaseModel], part: str | int) -> list[Any]:
     field = kind.model_fields.get(str(part))
     if field is not None:
         return _models_in(field.annotation)
-    return [kind]  # a dictionary key, a list position or the tag of a union
+    tags = get_args(kind.model_fields["kind"].annotation) if "kind" in kind.model_fields else ()
+    return [] if part in KINDS and part not in tags else [kind]  # a dictionary key, a list position or a union's tag
 
 
 def _models_in(annotation: Any) -> list[Any]:

@@ -86,10 +86,7 @@ def mix(
     share / mean size of the source's first pairs (all that are drawn, and at least `SAMPLE`).
     Raises InputError where a source is short and `when_short` does not help.
     """
-    draws = {
-        name: _Draw(available[name], _order(len(available[name]), seed, stage, name), usable) for name in spec.sources
-    }
-    wanted = asked(spec) if spec.by == "pairs" else _by_size(spec, draws, size)
+    draws, wanted = _wanted(available, spec, seed, stage, usable, size)
     counts = wanted
     short = [name for name, count in wanted.items() if len(draws[name].first(count)) < count]
     if short and spec.when_short == "shrink":
@@ -103,6 +100,20 @@ def mix(
         for name in wanted
     )
     return Mixture(tuple(pair for name in wanted for pair in taken[name]), tuple(lines))
+
+
+def shortfall(
+    available: Mapping[str, Sequence[Pair]],
+    spec: Mix,
+    *,
+    seed: int,
+    stage: str,
+    usable: Callable[[Pair], bool],
+    size: Callable[[Pair], float],
+) -> dict[str, int]:
+    """Pairs asked of each source that has fewer, before `when_short` helps; the arguments are those of `mix`."""
+    draws, wanted = _wanted(available, spec, seed, stage, usable, size)
+    return {name: count for name, count in wanted.items() if len(draws[name].first(count)) < count}
 
 
 def expected_gradient(chosen_tokens: int, rejected_tokens: int, *, per_token: bool) -> float:
@@ -141,6 +152,21 @@ class _Draw:
             else:
                 self._unusable += 1
         return self._found[:count]
+
+
+def _wanted(
+    available: Mapping[str, Sequence[Pair]],
+    spec: Mix,
+    seed: int,
+    stage: str,
+    usable: Callable[[Pair], bool],
+    size: Callable[[Pair], float],
+) -> tuple[dict[str, _Draw], dict[str, int]]:
+    """The draws of a stage, nothing drawn yet, and how many pairs of each the mix asks for."""
+    draws = {
+        name: _Draw(available[name], _order(len(available[name]), seed, stage, name), usable) for name in spec.sources
+    }
+    return draws, asked(spec) if spec.by == "pairs" else _by_size(spec, draws, size)
 
 
 def _order(pairs: int, seed: int, stage: str, source: str) -> list[int]:
