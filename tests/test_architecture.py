@@ -16,7 +16,7 @@ from equipoise import recipe as recipe_module
 
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
-    {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_file"}
+    {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_evaluation", "recipe_file"}
     | {"run_folder", "store", "progress"},
     {"model"},
     {"data"},

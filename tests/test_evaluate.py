@@ -14,7 +14,8 @@ from equipoise.model import generate
 from equipoise.model.generate import Answer, TransformersGenerator
 from equipoise.model.load import Loaded, load_policy
 from equipoise.model.reward import Calibration, RewardModel
-from equipoise.recipe import Generation, ModelSpec, RewardSpec, TaskSpec, TatqaSpec
+from equipoise.recipe_evaluation import Generation, TaskSpec, TatqaSpec
+from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.records import InputError, Item, Message, Score
 from equipoise.run_folder import Run
 from equipoise.store import Store

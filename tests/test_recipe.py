@@ -9,7 +9,8 @@ import pytest
 from equipoise.evaluation.tasks import TASKS
 from equipoise.evaluation.tasks.base import Rewards
 from equipoise.model.generate import Answer
-from equipoise.recipe import METRICS, Recipe, TaskSpec
+from equipoise.recipe import Recipe
+from equipoise.recipe_evaluation import METRICS, TaskSpec
 from equipoise.recipe_file import RecipeError, changed_fields, fingerprint, load_recipe, parse_recipe, resolved
 from equipoise.records import Item
 

@@ -15,7 +15,7 @@ from equipoise.evaluation.tasks.base import Rewards
 from equipoise.evaluation.tasks.tatqa import exact_match_and_f1
 from equipoise.model.generate import Answer
 from equipoise.model.reward import Calibration
-from equipoise.recipe import Tasks, TaskSpec, TatqaSpec
+from equipoise.recipe_evaluation import Tasks, TaskSpec, TatqaSpec
 from equipoise.records import InputError, Item, Message
 
 DOCUMENT: dict[str, Any] = {

@@ -9,7 +9,9 @@ from typing import Any
 from equipoise.evaluation.compare import compare as compare_scores
 from equipoise.outcome import only
 from equipoise.progress import Display, Silent
-from equipoise.recipe import Evaluation, ModelSpec, Recipe, RewardSpec
+from equipoise.recipe import Recipe
+from equipoise.recipe_evaluation import Evaluation
+from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.records import Comparison, InputError, Score
 from equipoise.run_folder import Run, read_json, read_scores
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from equipoise import console
 from equipoise.cli import print_json
-from equipoise.recipe import Evaluation, Generation, ModelSpec, Recipe, RewardSpec, Tasks
+from equipoise.recipe import Recipe
+from equipoise.recipe_evaluation import Evaluation, Generation, Tasks
 from equipoise.recipe_file import load_recipe, parse_recipe
-from equipoise.recipe_parts import NAME
+from equipoise.recipe_parts import NAME, ModelSpec, RewardSpec
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json
 

@@ -12,7 +12,9 @@ from equipoise.model.load import Loaded, classifier_identity, default_device, lo
 from equipoise.model.reward import VERSION as reward_version
 from equipoise.model.reward import RewardModel
 from equipoise.progress import Display, labelled
-from equipoise.recipe import Evaluation, ModelSpec, Recipe, RewardSpec
+from equipoise.recipe import Recipe
+from equipoise.recipe_evaluation import Evaluation
+from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.records import Item, Score, content_id
 from equipoise.store import Store
 

@@ -1,8 +1,8 @@
 """The recipe: the YAML file that describes an experiment completely.
 
 Strict and frozen: an unknown key is an error that names the nearest one. Every class here and in `recipe_parts.py`
-(models), `recipe_sources.py` and `recipe_data.py` (mix, order) is a part of the file; the text under a field is its
-documentation.
+(models), `recipe_sources.py`, `recipe_data.py` (mix, order) and `recipe_evaluation.py` is a part of the file; the text
+under a field is its documentation.
 Reading the file is in `recipe_file.py`, so that these pages stay a list of what can be asked for.
 """
 
@@ -15,12 +15,22 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
 from equipoise.recipe_data import Curriculum, Mix
+from equipoise.recipe_evaluation import (
+    Evaluation,
+    Generation,
+    HarnessSpec,
+    JudgeSpec,
+    MtBenchSpec,
+    PreferenceSpec,
+    Server,
+    Tasks,
+    TaskSpec,
+    TatqaSpec,
+)
 from equipoise.recipe_parts import ModelSpec, Name, Part, RewardSpec, Seed, Share
 from equipoise.recipe_sources import (
     Columns,
@@ -50,23 +60,28 @@ __all__ = [
     "FinanceInstructSource",
     "Gate",
     "Generation",
+    "HarnessSpec",
     "HhSource",
+    "JudgeSpec",
     "Lora",
     "MinGap",
     "Mix",
     "ModelSpec",
+    "MtBenchSpec",
     "MtBenchStyleSource",
     "OnPolicySource",
     "Optim",
     "OrcaSource",
     "PocketSource",
     "Policy",
+    "PreferenceSpec",
     "PromptColumns",
     "Ranking",
     "Recipe",
     "RedditSource",
     "RewardSpec",
     "Sampling",
+    "Server",
     "Source",
     "SourceBase",
     "Stage",
@@ -77,13 +92,6 @@ __all__ = [
 ]
 
 HEALTH_FIGURES = ("empty", "cut_off", "repeated", "length")
-METRICS = {
-    "tatqa": ("f1", "format"),
-    "mt_bench": ("ten", "turn_1", "turn_2", "correct"),
-    "finance_instruct": ("ten", "success", "correct"),
-    "reddit": ("ten", "correct"),
-}
-"""Further figures of each task, as gates may name them (`domain.metric`); a test compares them with the tasks."""
 
 
 class Dpo(Part):
@@ -209,89 +217,6 @@ class Stage(Part):
         """`order: curriculum` means a curriculum with its defaults."""
         named = isinstance(value, dict) and value.get("order") == "curriculum"
         return {**value, "order": {"kind": "curriculum"}} if named else value
-
-
-class TaskSpec(Part):
-    """What every task has."""
-
-    id: str | None = None
-    """Where the items come from: hub id, local folder or file, or `pocket`; default: the task's own."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    split: str | None = None
-    """Split of a hub data set or folder; default: the task's own."""
-    limit: PositiveInt | None = None
-    """Evaluate this many items; a larger limit contains the items of a smaller one."""
-    pick: Literal["spread", "first"] = "spread"
-    """Which ones: spread over the file by a fixed hash of their ids, or the first in the file's order."""
-    margin: NonNegativeFloat | None = None
-    """Non-inferiority margin of the verdict `held`; default: that of the last gate that holds this domain."""
-
-
-class TatqaSpec(TaskSpec):
-    """Questions about tables (TAT-QA)."""
-
-    layout: Literal["markdown", "cells"] = "markdown"
-    """How the table is written: Markdown, or one `| row column: value |` per cell for very small models."""
-
-
-class Tasks(Part):
-    """The domains that are evaluated."""
-
-    tatqa: TatqaSpec | None = None
-    """Table questions, exact match."""
-    mt_bench: TaskSpec | None = None
-    """General instructions with a second turn, reward."""
-    finance_instruct: TaskSpec | None = None
-    """Finance instructions, reward."""
-    reddit: TaskSpec | None = None
-    """Replies to finance posts, reward."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, value: Any) -> Any:
-        """`tatqa:` with nothing after it means the task with its defaults."""
-        return {key: {} if spec is None else spec for key, spec in value.items()} if isinstance(value, dict) else value
-
-    @model_serializer(mode="wrap")
-    def _only_chosen(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A task that is not evaluated does not stand in the resolved recipe."""
-        return {key: spec for key, spec in dump(self).items() if spec is not None}
-
-    def chosen(self) -> dict[str, TaskSpec]:
-        """The tasks that the recipe names, in a fixed order."""
-        pairs = ((name, getattr(self, name)) for name in Tasks.model_fields)
-        return {name: spec for name, spec in pairs if spec is not None}
-
-
-class Generation(Part):
-    """How answers are generated."""
-
-    backend: Literal["transformers"] = "transformers"
-    """What runs the model."""
-    temperature: NonNegativeFloat = 0.0
-    """0 = greedy."""
-    max_new_tokens: PositiveInt | dict[str, PositiveInt] = 256
-    """Longest answer in tokens; one number, or one for each task."""
-    batch_size: PositiveInt = 64
-    """Prompts per batch."""
-
-    def longest(self, task: str) -> int:
-        """Longest answer of `task` in tokens (256 where the recipe names other tasks only)."""
-        return self.max_new_tokens if isinstance(self.max_new_tokens, int) else self.max_new_tokens.get(task, 256)
-
-
-class Evaluation(Part):
-    """What is measured before and after."""
-
-    tasks: Tasks
-    """The domains."""
-    dev_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
-    """Share of the groups of items that gates look at; the verdict uses the rest."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Confidence of the verdict's intervals."""
-    generation: Generation = Generation()
-    """How answers are generated."""
 
 
 class Recipe(Part):

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from equipoise.recipe import CIRCUMSTANCES, METRICS, Recipe
+from equipoise.recipe import CIRCUMSTANCES, Recipe
+from equipoise.recipe_evaluation import METRICS, kind_of
 from equipoise.recipe_sources import ranked
 from equipoise.records import InputError, content_id
 
@@ -210,8 +211,11 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                 )
         for key in [*stage.gate.improve, *stage.gate.hold]:
             domain, _, metric = key.partition(".")
-            if metric and metric not in METRICS.get(domain, (metric,)):
-                yield (*at, "gate", key), f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[domain])}"
+            if metric and metric not in METRICS.get(kind_of(domain), (metric,)):
+                yield (
+                    (*at, "gate", key),
+                    f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[kind_of(domain)])}",
+                )
         if not isinstance(stage.order, str) and stage.order.by == "reward_gap" and recipe.reward is None:
             yield (*at, "order", "by"), "reward_gap asks a reward model; add `reward: {id: ...}` to the recipe"
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:
@@ -301,8 +305,10 @@ def _field(location: Location) -> str:
 
 def _is_tag(parts: Sequence[str], place: int) -> bool:
     in_source = place == 2 and parts[0] == "sources" and parts[2] in KINDS
+    in_tasks = place == 2 and list(parts[:2]) == ["evaluation", "tasks"] and parts[2] in ("harness", "preferences")
     return (
         in_source
+        or in_tasks
         or any(mark in parts[place] for mark in ("[", "constrained-"))
         or parts[place] in ("int", "dict", "Curriculum")
     )

@@ -18,7 +18,7 @@ from equipoise.evaluation.tasks.base import Built, Outcome, Rewards, Task
 from equipoise.model.generate import Answer, Generator
 from equipoise.model.reward import Conversation, Reward
 from equipoise.model.thinking import without_thinking
-from equipoise.recipe import Generation, TaskSpec
+from equipoise.recipe_evaluation import Generation, TaskSpec
 from equipoise.records import InputError, Item, Message, Score, Split, content_id
 
 Progress = Callable[[str, int, int], None]

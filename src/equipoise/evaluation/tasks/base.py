@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from equipoise.model.generate import Answer
-from equipoise.recipe import TaskSpec
+from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item, Message
 
 Row = Mapping[str, Any]

@@ -17,7 +17,7 @@ from equipoise.data.prompts import system_and_user
 from equipoise.data.read import require_columns
 from equipoise.evaluation.tasks.base import Built, Outcome, Rewards, Row, Task, collect, score_reply, text, with_check
 from equipoise.model.generate import Answer
-from equipoise.recipe import TaskSpec
+from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item, chat, content_id
 
 SUCCESS = 7.0

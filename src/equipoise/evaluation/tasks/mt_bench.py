@@ -29,7 +29,7 @@ from equipoise.evaluation.tasks.base import (
     valid,
 )
 from equipoise.model.generate import Answer
-from equipoise.recipe import TaskSpec
+from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from equipoise.data.prompts import post_prompt, reddit_prompt
 from equipoise.data.read import require_columns
 from equipoise.evaluation.tasks.base import Built, Malformed, Row, Task, collect, score_reply, text, valid, with_check
-from equipoise.recipe import TaskSpec
+from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item, Message
 
 Prompt = Callable[[Row], tuple[Message, ...]]

@@ -19,7 +19,7 @@ from equipoise.evaluation.tasks.base import Built, Malformed, Outcome, Rewards, 
 from equipoise.evaluation.tasks.tatqa_metric import exact_match_and_f1
 from equipoise.evaluation.tasks.tatqa_prompt import parse_answer, render
 from equipoise.model.generate import Answer
-from equipoise.recipe import TaskSpec
+from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item
 
 __all__ = ["TASK", "exact_match_and_f1", "items", "score"]
