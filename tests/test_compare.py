@@ -126,6 +126,7 @@ def test_metrics_and_health() -> None:
         "empty": (0.0, 0.0),
         "cut_off": (0.0, 0.25),
         "repeated": (0.0, 0.25),
+        "switched": (0.0, 0.0),
         "length": (10.0, 15.0),
     }
 

@@ -41,8 +41,8 @@ def test_recipes_load_and_python_compiles(page: Path) -> None:
 
 def test_every_command_is_in_the_readme_and_every_one_there_exists() -> None:
     readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"^(?:EQUIPOISE\S+ )?equipoise (\w+)", readme, flags=re.MULTILINE))
-    named |= set(re.findall(r"`equipoise (\w+)", readme))
+    named = set(re.findall(r"^(?:EQUIPOISE\S+ )?equipoise ([\w-]+)", readme, flags=re.MULTILINE))
+    named |= set(re.findall(r"`equipoise ([\w-]+)", readme))
     assert named == COMMANDS
     for command in COMMANDS:
         assert typer.main.get_command(cli.app).commands[command].help  # type: ignore[attr-defined]

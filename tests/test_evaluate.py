@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.evaluation.evaluate import conversation, evaluate, load_items, splits
+from equipoise.evaluation.evaluate import Instruments, conversation, evaluate
+from equipoise.evaluation.items import load_items, splits
 from equipoise.model import generate
 from equipoise.model.generate import Answer, TransformersGenerator
 from equipoise.model.load import Loaded, load_policy
 from equipoise.model.reward import Calibration, RewardModel
-from equipoise.recipe_evaluation import Generation, TaskSpec, TatqaSpec
+from equipoise.recipe_evaluation import Evaluation, Generation, Tasks, TaskSpec, TatqaSpec
 from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.records import InputError, Item, Message, Score
 from equipoise.run_folder import Run
@@ -23,7 +24,11 @@ from models import make_policy, make_reward
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
-GENERATION = Generation(max_new_tokens={"mt_bench": 6}, batch_size=4)
+EVALUATION = Evaluation(
+    tasks=Tasks.model_validate({"tatqa": {}}),
+    generation=Generation(max_new_tokens={"mt_bench": 6}, batch_size=4),
+    dev_share=0.5,
+)
 
 
 class Says:
@@ -56,7 +61,7 @@ def item(id: str, task: str = "finance_instruct", **more: Any) -> Item:
 
 
 def scores(items: dict[str, list[Item]], generator: Any, reward: Any, **more: Any) -> dict[str, list[Score]]:
-    return evaluate(items, generator, reward, generation=GENERATION, dev_share=0.5, seed=0, **more)
+    return evaluate(items, Instruments(generator, reward), EVALUATION, seed=0, **more)
 
 
 def test_the_second_turn_is_asked_after_the_models_own_first_answer() -> None:
@@ -103,7 +108,7 @@ def test_thinking_is_neither_scored_nor_shown_again() -> None:
     two = item("81", "mt_bench", follow_ups=("Shorten it.",))
     model = Says(lambda prompt: "<think>\nhm\n</think>\n\nA loan." if len(prompt) == 1 else "<think>\nhm, wel")
     (score,) = scores({"mt_bench": [two]}, model, Rates(lambda _: 0.0), thinking=True)["mt_bench"]
-    assert score.answers == ("A loan.", "") and score.health.empty
+    assert score.answers == ("A loan.",) and score.unscored == "the answer is thinking alone"
     assert model.asked[1][0][0][1] == Message("assistant", "A loan.")
 
 
@@ -155,9 +160,9 @@ def test_twice_gives_the_same_bytes_and_the_second_time_is_free(
 
     def once(point: str, store: Store, given: dict[str, list[Item]]) -> dict[str, bytes]:
         generator = TransformersGenerator(loaded, identity=loaded.identity, batch_size=4, store=store)
-        settings = Generation(max_new_tokens=8, batch_size=4)
+        asked = EVALUATION.model_copy(update={"generation": Generation(max_new_tokens=8, batch_size=4)})
         reward = RewardModel(spec, store=store, device=CPU)
-        found = evaluate(given, generator, reward, generation=settings, dev_share=0.4, seed=0)
+        found = evaluate(given, Instruments(generator, reward), asked, seed=0)
         for name, made in found.items():
             assert [score.id for score in made] == sorted(score.id for score in made)
             run.write_scores(point, name, made)

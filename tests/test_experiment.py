@@ -248,10 +248,9 @@ def test_base_scores_are_of_the_same_kind_of_thinking(tmp_path: Path) -> None:
     template = tmp_path / "policy" / "chat_template.jinja"
     thought = "{% if enable_thinking %}{{ 'think' }}{% endif %}{% endif %}"
     template.write_text(template.read_text().rsplit("{% endif %}", 1)[0] + thought)
-    off = run(recipe, tmp_path / "runs", name="off")
-    on = run(recipe, tmp_path / "runs", "model.thinking=true", name="on")
-    texts = [[score.answers for score in outcome.run.scores("base")["mt_bench"]] for outcome in (off, on)]
-    assert texts[0] != texts[1]
+    run(recipe, tmp_path / "runs", name="off")
+    with pytest.raises(InputError, match="the answer is thinking alone"):  # random weights never stop thinking
+        run(recipe, tmp_path / "runs", "model.thinking=true", name="on")
 
 
 @pytest.mark.parametrize("loss", ["simpo", "orpo", "dpop", "apo_down"])

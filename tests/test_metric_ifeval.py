@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from equipoise.evaluation.language import detect_language
 from equipoise.evaluation.tasks.ifeval import follows, variants
 from equipoise.evaluation.tasks.ifeval_rules import RULES
-from equipoise.evaluation.tasks.ifeval_rules_text import count_capital_words, count_sentences, detect_language
+from equipoise.evaluation.tasks.ifeval_rules_text import count_capital_words, count_sentences
 
 ENGLISH = "The market moved slowly through the morning and then gained pace after lunch."
 FRENCH = "Le marché a évolué lentement pendant la matinée, puis il a accéléré après le déjeuner."

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.evaluation.tasks import TASKS
-from equipoise.evaluation.tasks.base import Rewards
+from equipoise.evaluation.tasks.base import Evidence, PairLikelihood, Rewards
 from equipoise.model.generate import Answer
 from equipoise.recipe import Recipe
 from equipoise.recipe_evaluation import METRICS, TaskSpec
@@ -137,15 +137,20 @@ def test_gates_may_name_exactly_the_figures_that_tasks_give() -> None:
     rows = [{"id": "1", "title": "t", "selftext": "s", "subreddit": "r", "system": "", "user": "u", "assistant": "a",
              "question_id": 1, "category": "c", "turns": ["x", "y"], "check": {"any_of": ["a"]}}]  # fmt: skip
     answers = [Answer("Answer: 5", 3, False)] * 2
-    for name, task in TASKS.items():
-        if name == "tatqa":
+    pair = PairLikelihood(-1.0, -2.0, -1.0, -2.0, 1, 1)
+    rows[0] |= {"key": 1, "prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    for name in METRICS:
+        task = TASKS[name]
+        if task.items is None:
+            item = Item("1", name, (), "g", gold={"pair": ["a", "b"]})
+        elif name == "tatqa":
             item = Item("1", name, (), "g", gold={"answer": 5, "answer_type": "arithmetic", "scale": ""})
-            given = task.score(item, answers[:1], None).metrics
         else:
             checks = [{"any_of": ["a"]}] * 2 if name == "mt_bench" else {"any_of": ["a"]}
             item = task.items([{**rows[0], "check": checks}], TaskSpec(), name).items[0]
-            turns = 1 + len(item.follow_ups)
-            given = task.score(item, answers[:turns], Rewards([0.0] * turns, lambda raw: 5.0)).metrics
+        turns = 1 + len(item.follow_ups)
+        rewards = Rewards([0.0] * turns, lambda raw: 5.0, reference=1.0)
+        given = task.score(item, Evidence(answers[:turns], rewards, pair=pair)).metrics
         assert set(given) == set(METRICS[name])
 
 

@@ -12,6 +12,7 @@ from equipoise.progress import Display, Silent
 from equipoise.recipe import Recipe
 from equipoise.recipe_evaluation import Evaluation
 from equipoise.recipe_parts import ModelSpec, RewardSpec
+from equipoise.recipe_sources import Source
 from equipoise.records import Comparison, InputError, Score
 from equipoise.run_folder import Run, read_json, read_scores
 
@@ -55,16 +56,41 @@ def evaluate(
     *,
     reward: RewardSpec | None = None,
     adapters: Sequence[str | Path] = (),
+    sources: Mapping[str, Source] | None = None,
     seed: int = 0,
     display: Display | None = None,
 ) -> dict[str, list[Score]]:
-    """Scores of a model, with adapters on top of each other, on the tasks of `evaluation`."""
-    from equipoise.evaluation.evaluate import load_items
-    from equipoise.measure import measure_model
+    """Scores of a model, with adapters on top of each other, on the tasks of `evaluation`.
 
-    items = {name: load_items(name, spec) for name, spec in evaluation.tasks.chosen().items()}
-    stack = [Path(folder) for folder in adapters]
-    return measure_model(model, stack, items, reward, evaluation, seed=seed, display=display or Silent())
+    `sources` are those whose held-out pairs a `preference_accuracy` task names.
+    """
+    return evaluate_again(
+        model, evaluation, reward=reward, adapters=adapters, sources=sources, seed=seed, display=display
+    )[0]
+
+
+def evaluate_again(
+    model: ModelSpec,
+    evaluation: Evaluation,
+    *,
+    reward: RewardSpec | None = None,
+    adapters: Sequence[str | Path] = (),
+    sources: Mapping[str, Source] | None = None,
+    seed: int = 0,
+    display: Display | None = None,
+) -> list[dict[str, list[Score]]]:
+    """The same, `evaluation.repeats` times: the first are the scores, the others say how noisy they are."""
+    from equipoise.evaluation.evaluate import rewarded
+    from equipoise.evaluation.items import load_items
+    from equipoise.measure import Measurement, load_reward, measure_model
+    from equipoise.store import Store
+
+    shown, store = display or Silent(), Store()
+    items = {name: load_items(name, spec, sources) for name, spec in evaluation.tasks.chosen().items()}
+    needed = any(rewarded(name, evaluation) for name in items)
+    judge = load_reward(reward, store, shown) if needed else None
+    measurement = Measurement(items, evaluation, judge, model, seed, store, shown)
+    return measure_model(measurement, [Path(folder) for folder in adapters], repeats=evaluation.repeats)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -79,13 +105,17 @@ def compare(
     split: str = "all",
     confidence: float = 0.95,
     margins: Mapping[str, float | None] | None = None,
+    noise: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> dict[str, Comparison]:
-    """Paired comparison on the shared items of runs (their kept stage), score folders, or scores."""
+    """Paired comparison on the shared items of runs (their kept stage), score folders, or scores.
+
+    `noise` is the difference that measuring an unchanged model again can make, by domain.
+    """
     left, right = _scores_of(before), _scores_of(after)
     if split != "all":
         left, right = only(left, split), only(right, split)  # type: ignore[arg-type]
-    return compare_scores(left, right, confidence=confidence, margins=margins, seed=seed)
+    return compare_scores(left, right, confidence=confidence, margins=margins, noise=noise, seed=seed)
 
 
 def _scores_of(place: str | Path | Run | Mapping[str, list[Score]]) -> dict[str, list[Score]]:

@@ -123,15 +123,21 @@ def eval_(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task; default: all.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take tasks, generation and reward from this recipe.")] = None,
-    reward: Annotated[str | None, typer.Option(help="Reward model; default: pocket for pocket.")] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="Reward model (several: their mean); default: pocket for pocket.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items per task.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Measure so many times: noise.json says how far that moves the scores.")
+    ] = None,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write <task>.jsonl here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model; the same input gives byte-identical score files."""
-    from equipoise.commands import eval_command
+    from equipoise.commands_eval import eval_command
 
-    eval_command(model, adapter or [], task or [], recipe, reward, limit, out, as_json)
+    eval_command(model, adapter or [], task or [], recipe, reward or [], limit, repeats, overrides or [], out, as_json)
 
 
 @app.command()
@@ -144,9 +150,21 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs or score folders item by item, on the items that they share."""
-    from equipoise.commands import compare_command
+    from equipoise.commands_eval import compare_command
 
     compare_command(before, after, split, confidence, as_json)
+
+
+@app.command("audit-table")
+@guarded
+def audit_table(
+    file: Annotated[Path, typer.Argument(help="A table of before/after figures with their n (docs/statistics.md).")],
+    as_json: AsJson = False,
+) -> None:
+    """Say which claims of a table of published figures could be told from noise."""
+    from equipoise.commands_eval import audit_table_command
+
+    audit_table_command(file, as_json)
 
 
 @app.command()

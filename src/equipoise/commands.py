@@ -9,7 +9,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from typing import Any
 from equipoise import console
 from equipoise.cli import print_json
 from equipoise.recipe import Recipe
-from equipoise.recipe_evaluation import Evaluation, Generation, Tasks
 from equipoise.recipe_file import load_recipe, parse_recipe
-from equipoise.recipe_parts import NAME, ModelSpec, RewardSpec
+from equipoise.recipe_parts import NAME
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json
 
@@ -144,93 +142,6 @@ def data_command(recipe: Path, overrides: Sequence[str], show: int, as_json: boo
         print(sentence)
     for example in shown:
         console.example(example)
-
-
-def eval_command(
-    model: str,
-    adapter: Sequence[Path],
-    task: Sequence[str],
-    recipe: Path | None,
-    reward: str | None,
-    limit: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Score a model and write or print the result."""
-    quiet()
-    evaluation, judge, spec = _evaluation(model, task, recipe, reward, limit)
-    from equipoise import api
-    from equipoise.run_folder import write_lines
-
-    with console.Terminal() as display:
-        scores = api.evaluate(spec, evaluation, reward=judge, adapters=adapter, display=display)
-    if out:
-        for name, records in scores.items():
-            write_lines(out / f"{name}.jsonl", (score.record() for score in records))
-    from equipoise.outcome import summary
-
-    rows = {name: summary(records) for name, records in scores.items()}
-    if as_json:
-        print_json(rows)
-        return
-    columns = ("task", "n", "unscored", "mean", "empty", "cut_off", "repeated", "words")
-    cells = [
-        (name, row["n"], row["unscored"], *(console.number(row[key]) for key in columns[3:]))
-        for name, row in rows.items()
-    ]
-    console.table(f"Scores of {model}", columns, cells, right=columns[1:])
-
-
-def _evaluation(
-    model: str, task: Sequence[str], recipe: Path | None, reward: str | None, limit: int | None
-) -> tuple[Evaluation, RewardSpec | None, ModelSpec]:
-    """What `eval` measures: from a recipe where one is given, else every task with its defaults."""
-    loaded = load_recipe(find_recipe(recipe)) if recipe else None
-    base = loaded.evaluation if loaded else default_evaluation(model)
-    known = base.tasks.chosen()
-    unknown = [name for name in task if name not in known]
-    if unknown:
-        raise InputError(f"--task {unknown[0]}: no such task; known: {', '.join(known)}")
-    chosen = {name: spec for name, spec in known.items() if not task or name in task}
-    if limit:
-        chosen = {name: spec.model_copy(update={"limit": limit}) for name, spec in chosen.items()}
-    tasks = Tasks.model_validate({name: spec.model_dump() for name, spec in chosen.items()})
-    evaluation = base.model_copy(update={"tasks": tasks})
-    judge = RewardSpec(id=reward) if reward else (loaded.reward if loaded else None)
-    if judge is None and model == "pocket":
-        judge = RewardSpec(id="pocket")
-    if judge is None and set(chosen) - {"tatqa"}:
-        raise InputError(f"--reward: name the reward model that scores {', '.join(sorted(set(chosen) - {'tatqa'}))}")
-    same = loaded is not None and loaded.model.id == model
-    return evaluation, judge, loaded.model if loaded and same else ModelSpec(id=model)
-
-
-def default_evaluation(model: str) -> Evaluation:
-    """Every task with its defaults; the embedded model is asked about its own world."""
-    pocket = load_recipe(recipe_folder() / "pocket.yaml").evaluation if model == "pocket" else None
-    return pocket or Evaluation(
-        tasks=Tasks.model_validate({"tatqa": {}, "mt_bench": {}, "finance_instruct": {}, "reddit": {}}),
-        generation=Generation(max_new_tokens={"tatqa": 128, "mt_bench": 512, "finance_instruct": 512, "reddit": 256}),
-    )
-
-
-def compare_command(before: Path, after: Sequence[Path], split: str, confidence: float, as_json: bool) -> None:
-    """Compare one place with each of the others."""
-    if split not in ("all", "dev", "test"):
-        raise InputError(f"--split {split}: one of all, dev, test")
-    from equipoise import api
-    from equipoise.evaluation.stats_words import sentence
-
-    found = {str(place): api.compare(before, place, split=split, confidence=confidence) for place in after}
-    if as_json:
-        print_json({place: {domain: asdict(row) for domain, row in rows.items()} for place, rows in found.items()})
-        return
-    for place, rows in found.items():
-        console.verdict_table(
-            {domain: asdict(row) for domain, row in rows.items()}, f"{before} against {place} ({split} items)"
-        )
-        for row in rows.values():
-            print(sentence(row, confidence=confidence))
 
 
 def verify_command(folder: Path, as_json: bool) -> int:

@@ -2,105 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from equipoise.evaluation.evaluate import evaluate, task_version
+from equipoise.evaluation.evaluate import Instruments, evaluate
+from equipoise.evaluation.items import task, task_version
+from equipoise.evaluation.likelihood import DEFAULT_LENGTH, likelihoods
+from equipoise.evaluation.tasks.base import Outcome, PairLikelihood
 from equipoise.model.adapters import attach, detach, stack_identity
-from equipoise.model.generate import TransformersGenerator, instrument
+from equipoise.model.calibration import Calibration
+from equipoise.model.ensemble import open_reward
+from equipoise.model.generate import Generator, TransformersGenerator, instrument
 from equipoise.model.load import Loaded, classifier_identity, default_device, load_policy, policy_identity
 from equipoise.model.reward import VERSION as reward_version
-from equipoise.model.reward import RewardModel
+from equipoise.model.reward import Reward
 from equipoise.progress import Display, labelled
 from equipoise.recipe import Recipe
-from equipoise.recipe_evaluation import Evaluation
+from equipoise.recipe_evaluation import Evaluation, HarnessSpec, PreferenceSpec
 from equipoise.recipe_parts import ModelSpec, RewardSpec
-from equipoise.records import Item, Score, content_id
+from equipoise.records import InputError, Item, Score, content_id
 from equipoise.store import Store
 
 KIND = "base-scores"
-GENERATORS = {"transformers": TransformersGenerator}
-"""What can run a model, by its name in a recipe."""
 Items = Mapping[str, Sequence[Item]]
+Likelihoods = dict[str, dict[str, PairLikelihood | str]]
+HarnessScores = dict[str, dict[str, tuple[Outcome, tuple[str, ...]]]]
 
 
-def measure(
-    policy: Loaded,
-    stack: Sequence[Path],
-    items: Items,
-    reward: RewardModel | None,
-    evaluation: Evaluation,
-    *,
-    thinking: bool,
-    seed: int,
-    store: Store,
-    display: Display,
-) -> dict[str, list[Score]]:
-    """Generate and score with the adapters of `stack` on top of `policy`; leaves the policy without adapters."""
-    generator = GENERATORS[evaluation.generation.backend](
-        Loaded(attach(policy, stack), policy.tokenizer, policy.identity, policy.device),
-        identity=stack_identity(policy, stack),
-        batch_size=evaluation.generation.batch_size,
-        store=store,
-        thinking=thinking,
-    )
-    scores = evaluate(
-        {name: list(task) for name, task in items.items()},
-        generator,
-        reward,
-        generation=evaluation.generation,
-        dev_share=evaluation.dev_share,
-        seed=seed,
-        thinking=thinking,
-        progress=labelled(display),
-    )
-    detach(generator.loaded.model)
-    return scores
+@dataclass(frozen=True)
+class Measurement:
+    """How a model is measured: what it is asked, how it answers, who grades.
+
+    `reward` is None where no task needs one; answers, rewards and log-probabilities are kept in `store`.
+    """
+
+    items: Items
+    evaluation: Evaluation
+    reward: Reward | None
+    model: ModelSpec
+    seed: int
+    store: Store
+    display: Display
+
+    def scores(self, policy: Loaded, stack: Sequence[Path], *, fresh: int = 0) -> dict[str, list[Score]]:
+        """Generate and score with the adapters of `stack` on top of `policy`; leaves the policy without adapters.
+
+        `fresh` above 0 measures again: no answer comes from the store, and batches have other shapes.
+        """
+        likely, harness = self._likelihoods(policy, stack), self._harness(policy, stack)
+        with self._generator(policy, stack, fresh) as generator:
+            return self._scores(generator, likely, harness)
+
+    def scores_of_server(self) -> dict[str, list[Score]]:
+        """The same of what a server serves (`generation.backend: openai`), whose weights are not here.
+
+        Raises InputError where a task needs them.
+        """
+        from equipoise.model.server import ServerGenerator
+
+        server = self.evaluation.generation.server
+        assert server is not None  # the recipe was checked when it was read
+        for name in self.items:
+            if "answers" not in task(name).needs:
+                raise InputError(
+                    f"evaluation.tasks.{name}: needs the model's log-probabilities, and a server gives answers only; "
+                    "leave it out, or use backend: transformers"
+                )
+        return self._scores(ServerGenerator(server, store=self.store), {}, {})
+
+    def _scores(self, generator: Generator, likely: Likelihoods, harness: HarnessScores) -> dict[str, list[Score]]:
+        from equipoise.evaluation.judge import Judge
+
+        judge = self.evaluation.judge
+        return evaluate(
+            {name: list(asked) for name, asked in self.items.items()},
+            Instruments(generator, self.reward, Judge(judge, store=self.store) if judge else None, likely, harness),
+            self.evaluation,
+            seed=self.seed,
+            thinking=self.model.thinking,
+            progress=labelled(self.display),
+        )
+
+    @contextmanager
+    def _generator(self, policy: Loaded, stack: Sequence[Path], fresh: int) -> Iterator[Generator]:
+        generation = self.evaluation.generation
+        generator = TransformersGenerator(
+            replace(policy, model=attach(policy, stack)),
+            identity=stack_identity(policy, stack),
+            batch_size=generation.batch_size,
+            store=self.store,
+            thinking=self.model.thinking,
+        )
+        try:
+            yield generator
+        finally:
+            detach(generator.loaded.model)
+
+    def _likelihoods(self, policy: Loaded, stack: Sequence[Path]) -> Likelihoods:
+        found = {}
+        show = labelled(self.display)
+        for name, items in self.items.items():
+            if "pair" in task(name).needs:
+                spec = self.evaluation.tasks.chosen()[name]
+                longest = spec.max_length if isinstance(spec, PreferenceSpec) else DEFAULT_LENGTH
+                found[name] = likelihoods(
+                    policy,
+                    stack,
+                    items,
+                    self.store,
+                    thinking=self.model.thinking,
+                    max_length=longest,
+                    progress=partial(show, f"{name}: log-probabilities"),
+                )
+        return found
+
+    def _harness(self, policy: Loaded, stack: Sequence[Path]) -> HarnessScores:
+        found: HarnessScores = {}
+        for name, items in self.items.items():
+            spec = self.evaluation.tasks.chosen()[name]
+            if isinstance(spec, HarnessSpec):
+                found[name] = self._by_harness(name, spec, items, policy, stack)
+        return found
+
+    def _by_harness(
+        self, name: str, spec: HarnessSpec, items: Sequence[Item], policy: Loaded, stack: Sequence[Path]
+    ) -> dict[str, tuple[Outcome, tuple[str, ...]]]:
+        from equipoise.evaluation.harness import harness_scores
+
+        model = attach(policy, stack)
+        try:
+            scored = harness_scores(
+                name,
+                spec,
+                items,
+                replace(policy, model=model),
+                batch_size=self.evaluation.generation.batch_size,
+                thinking=self.model.thinking,
+                progress=partial(labelled(self.display), name),
+            )
+        finally:
+            detach(model)
+        return {item.id: (outcome, answers) for item, outcome, answers in scored}
 
 
-def measure_model(
-    model: ModelSpec,
-    stack: Sequence[Path],
-    items: Items,
-    reward: RewardSpec | None,
-    evaluation: Evaluation,
-    *,
-    seed: int,
-    display: Display,
-) -> dict[str, list[Score]]:
-    """The same for a model that is not loaded yet."""
-    store = Store()
-    judge = load_reward(reward, store, display)
-    policy, thinking = load_policy(model), model.thinking
-    return measure(policy, stack, items, judge, evaluation, thinking=thinking, seed=seed, store=store, display=display)
+def measure_model(measurement: Measurement, stack: Sequence[Path], *, repeats: int = 1) -> list[dict[str, list[Score]]]:
+    """Scores of a model that is not loaded yet, measured `repeats` times."""
+    if measurement.evaluation.generation.backend == "openai":
+        return [measurement.scores_of_server() for _ in range(repeats)]
+    policy = load_policy(measurement.model)
+    return [measurement.scores(policy, stack, fresh=number) for number in range(repeats)]
 
 
-def load_reward(spec: RewardSpec | None, store: Store, display: Display) -> RewardModel | None:
-    """The reward model that a recipe names, its sanity checked before anything expensive."""
+def load_reward(spec: RewardSpec | None, store: Store, display: Display) -> Reward | None:
+    """The reward model that a recipe names, or several together: sane and calibrated before anything expensive."""
     if spec is None:
         return None
-    reward = RewardModel(spec, store=store)
+    reward = open_reward(spec, store=store)
     reward.require_sanity()
-    if not reward.calibration.calibrated:
-        display.say("warning: the reward model has no calibration.json: its 0-10 values are only an order")
+    for member in reward.record()["members"]:
+        if member["source"] != "file":
+            display.say(f"{member['id']}: 0-10 values by {Calibration.from_record(member).words()}")
     return reward
 
 
-def known_base_scores(recipe: Recipe, items: Items) -> dict[str, list[Score]] | None:
-    """The stored scores of the base model, or None where it was not scored yet."""
-    found = Store().get(KIND, _base_identity(recipe, items))
+def known_base_scores(recipe: Recipe, items: Items, *, repeat: int = 0) -> dict[str, list[Score]] | None:
+    """The stored scores of the base model, or None where it was not scored yet; `repeat` > 0 are those of measuring it
+    again."""
+    found = Store().get(KIND, _base_identity(recipe, items, repeat))
     if set(found) != set(items):
         return None
     return {name: [Score.from_record(record) for record in found[name]] for name in items}
 
 
-def keep_base_scores(recipe: Recipe, items: Items, scores: Mapping[str, Sequence[Score]]) -> None:
+def keep_base_scores(recipe: Recipe, items: Items, scores: Mapping[str, Sequence[Score]], *, repeat: int = 0) -> None:
     """Keep the base model's scores: computed once per model, items and settings, they cannot drift."""
     records = {name: [score.record() for score in scores[name]] for name in items}
-    Store().put(KIND, _base_identity(recipe, items), records)
+    Store().put(KIND, _base_identity(recipe, items, repeat), records)
 
 
-def _base_identity(recipe: Recipe, items: Items) -> str:
+def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:
     """All that the base model's scores depend on, by content."""
     device = default_device()
     generation = recipe.evaluation.generation
@@ -110,10 +193,19 @@ def _base_identity(recipe: Recipe, items: Items) -> str:
             policy_identity(recipe.model, device),
             classifier_identity(recipe.reward, device) if recipe.reward else None,
             generation.model_dump(mode="json"),
-            [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version],
+            [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version, repeat],
+            recipe.evaluation.judge.model_dump(mode="json") if recipe.evaluation.judge else None,
+            recipe.evaluation.tasks.model_dump(mode="json"),
+            _harness_version() if recipe.evaluation.tasks.harness else None,
             {
                 name: [task_version(name), [[item.id, item.content, item.group, item.category] for item in task]]
                 for name, task in items.items()
             },
         ]
     )
+
+
+def _harness_version() -> str:
+    from equipoise.evaluation.harness import harness_version
+
+    return harness_version()

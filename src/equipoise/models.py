@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from equipoise.measure import GENERATORS, load_reward
+from equipoise.measure import load_reward
 from equipoise.model.adapters import attach, detach, stack_identity
-from equipoise.model.generate import Answer, Generator, Progress
+from equipoise.model.generate import Answer, Generator, Progress, TransformersGenerator
 from equipoise.model.load import Loaded, load_policy
 from equipoise.model.reward import RewardModel
 from equipoise.progress import Display
@@ -76,12 +76,11 @@ class Models:
         return self._answering(loaded, [Path(folder) for folder in policy.adapters], spec, batch_size)
 
     def _answering(self, loaded: Loaded, stack: Sequence[Path], spec: ModelSpec, batch_size: int) -> Generator:
-        backend = GENERATORS[self._recipe.evaluation.generation.backend]
         identity = stack_identity(loaded, stack)
 
         def make(model: Any) -> Generator:
             with_adapters = replace(loaded, model=model)
-            return backend(
+            return TransformersGenerator(
                 with_adapters, identity=identity, batch_size=batch_size, store=self._store, thinking=spec.thinking
             )
 

@@ -11,8 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from equipoise.evaluation.compare import compare
+from equipoise.evaluation.noise import Noise, noise
 from equipoise.recipe import Recipe, Stage
 from equipoise.records import Comparison, Score, Split
+from equipoise.run_folder import Run, read_scores
 
 Scores = Mapping[str, list[Score]]
 
@@ -31,10 +33,45 @@ def margins(recipe: Recipe) -> dict[str, float | None]:
     return {**found, **own}
 
 
-def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Comparison]:
+def noise_of(recipe: Recipe, measured: Sequence[Scores], split: Split | None = "test") -> dict[str, Noise]:
+    """The instrument's noise by domain, from several measurements of the base model; nothing for fewer than two."""
+    if len(measured) < 2:
+        return {}
+    sides = [only(scores, split) if split else dict(scores) for scores in measured]
+    found = {
+        name: noise([side[name] for side in sides], confidence=recipe.evaluation.confidence)
+        for name in sides[0]
+        if all(name in side for side in sides)
+    }
+    return {name: one for name, one in found.items() if one}
+
+
+def noise_of_scores(measured: Sequence[Scores], *, confidence: float) -> dict[str, Any]:
+    """noise.json of repeated measurements: {domain: {all | dev | test: what they say}}."""
+    found: dict[str, Any] = {}
+    for name in measured[0] if len(measured) > 1 else ():
+        sides: dict[str, Sequence[Scores]] = {"all": measured}
+        sides |= {side: [only(scores, side) for scores in measured] for side in ("dev", "test")}
+        noises = {
+            side: noise([scores[name] for scores in given], confidence=confidence) for side, given in sides.items()
+        }
+        found[name] = {side: one.record() for side, one in noises.items() if one}
+    return found
+
+
+def noise_in(recipe: Recipe, run: Run, base: Scores) -> dict[str, Noise]:
+    """The same from the records of a run."""
+    folders = sorted((run.folder / "repeats").glob("*"), key=lambda folder: int(folder.name))
+    return noise_of(recipe, [base, *(read_scores(folder) for folder in folders)])
+
+
+def compare_points(
+    recipe: Recipe, base: Scores, after: Scores, found: Mapping[str, Noise] | None = None
+) -> dict[str, Comparison]:
     """Base against a point on the test items, corrected for the number of domains.
 
-    Domains that could not be measured (see `unmeasured`) are left out.
+    `found` is the noise of the instrument, by domain. Domains that could not be measured (see `unmeasured`) are left
+    out.
     """
     left, right = only(base, "test"), only(after, "test")
     domains = [name for name in recipe.evaluation.tasks.chosen() if name not in unmeasured(left, right)]
@@ -46,6 +83,7 @@ def compare_points(recipe: Recipe, base: Scores, after: Scores) -> dict[str, Com
         confidence=recipe.evaluation.confidence,
         margins=margins(recipe),
         seed=recipe.seed,
+        noise={name: one.limit for name, one in (found or {}).items()},
     )
 
 
@@ -61,10 +99,12 @@ def unmeasured(before: Scores, after: Scores) -> dict[str, str]:
     return found
 
 
-def comparison_json(recipe: Recipe, points: Mapping[str, Scores]) -> dict[str, Any]:
-    """comparison.json: {point: {domain: comparison}} for every point that was scored."""
+def comparison_json(
+    recipe: Recipe, points: Mapping[str, Scores], found: Mapping[str, Noise] | None = None
+) -> dict[str, Any]:
+    """comparison.json: {point: {domain: comparison}} for every point that was scored; `found` is the noise."""
     return {
-        point: {domain: asdict(row) for domain, row in compare_points(recipe, points["base"], scores).items()}
+        point: {domain: asdict(row) for domain, row in compare_points(recipe, points["base"], scores, found).items()}
         for point, scores in points.items()
         if point != "base"
     }
@@ -80,7 +120,10 @@ def verdict_json(
     """
     point = kept if kept != "base" else max(comparisons, key=lambda name: int(name.partition("-")[0]), default="base")
     fields = ("before", "after", "difference", "ci", "p_holm", "n", "detectable", "verdict")
-    domains = {domain: {field: row[field] for field in fields} for domain, row in comparisons.get(point, {}).items()}
+    rows = comparisons.get(point, {})
+    domains: dict[str, Any] = {domain: {field: row[field] for field in fields} for domain, row in rows.items()}
+    for domain, row in rows.items():
+        domains[domain] |= {"noise": row["noise"]} if row["noise"] is not None else {}
     left_out = unmeasured(only(points["base"], "test"), only(points[point], "test"))
     return {**domains, "gates": gates, "kept_stage": kept, "point": point, "unmeasured": left_out}
 
@@ -102,8 +145,18 @@ def summary(records: Sequence[Score]) -> dict[str, Any]:
         "empty": mean([score.health.empty for score in records]),
         "cut_off": mean([score.health.cut_off for score in records]),
         "repeated": mean([score.health.repeated for score in records]),
+        "switched": mean([score.health.switched for score in records]),
         "words": mean([score.health.words for score in records]),
     }
+
+
+def by_category(records: Sequence[Score]) -> dict[str, dict[str, Any]]:
+    """Mean and count of the scored items of each category; an item of several (`a, b`) counts in each of them."""
+    values: dict[str, list[float]] = {}
+    for score in records:
+        for name in score.category.split(", ") if score.value is not None and score.category else ():
+            values.setdefault(name, []).append(score.value or 0.0)
+    return {name: {"n": len(found), "mean": mean(found)} for name, found in sorted(values.items())}
 
 
 def mean(values: Sequence[float]) -> float | None:

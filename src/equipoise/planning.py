@@ -21,10 +21,10 @@ from equipoise.dpo.optimizer import require_optimizer
 from equipoise.dpo.packing import token_budget
 from equipoise.dpo.trackers import require_trackers
 from equipoise.draw import StageData
-from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import vacuous
+from equipoise.evaluation.items import splits
 from equipoise.evaluation.stats import smallest_effect
-from equipoise.measure import keep_base_scores, known_base_scores, measure_model
+from equipoise.measure import Measurement, keep_base_scores, known_base_scores, load_reward, measure_model
 from equipoise.model.generate import CPU_ROWS
 from equipoise.model.load import default_device, model_config, model_folder, policy_tokenizer
 from equipoise.model.memory import Shape, lora_parameters, machine_memory, shape_of
@@ -77,9 +77,9 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
     weights = bool(list(folder.glob("*.safetensors")))
     scores = known_base_scores(recipe, prepared.items) if weights else None
     if scores is None and weights and (measure or shape.parameters <= SMALL):
-        scores = measure_model(
-            recipe.model, [], prepared.items, recipe.reward, recipe.evaluation, seed=recipe.seed, display=display
-        )
+        reward = load_reward(recipe.reward, Store(), display)
+        asked = (prepared.items, recipe.evaluation, reward, recipe.model, recipe.seed, Store(), display)
+        scores = measure_model(Measurement(*asked), [])[0]
         keep_base_scores(recipe, prepared.items, scores)
     rates = measure_rates(default_device(), _dtype(recipe, default_device().type))
     stages = [

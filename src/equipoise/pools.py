@@ -16,13 +16,13 @@ import xxhash
 
 from equipoise.data import ledger as ledgers
 from equipoise.data.clean import clean
-from equipoise.data.kept import Pool, pack, unpack
+from equipoise.data.kept import Pool, held_out_groups, pack, unpack
 from equipoise.data.overlap import Overlap
 from equipoise.data.read import content_of
 from equipoise.data.sources import build, finish
 from equipoise.data.sources.mt_bench_style import require_not_evaluated
 from equipoise.data.workshop import Workshop
-from equipoise.evaluation.evaluate import evaluation_texts
+from equipoise.evaluation.items import evaluation_texts
 from equipoise.models import Models
 from equipoise.progress import Display, labelled
 from equipoise.recipe import Ranking, Source
@@ -32,7 +32,6 @@ from equipoise.store import Store
 
 KIND = "sources"
 """Under which pools are kept in the store."""
-HELD_OUT = "held out"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def gather(name: str, spec: Source, asked: Asked, store: Store, display: Display
     pairs, reasons = clean(
         built.pairs, evaluation_texts=(), overlap=asked.overlap, evaluated_groups=asked.groups_of(spec)
     )
-    held_out = _held_out(pairs, spec.hold_out)
+    held_out = held_out_groups(built.pairs, spec.hold_out)
     own = [pair for pair in pairs if pair.group not in held_out]
     line = replace(ledgers.source_line(built, own, reasons), held_out=len(pairs) - len(own))
     pool = Pool(own, [pair for pair in pairs if pair.group in held_out], line)
@@ -103,13 +102,6 @@ def code_identity() -> str:
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".toml", ".txt")):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
-
-
-def _held_out(pairs: Iterable[Pair], share: float) -> frozenset[str]:
-    """Groups kept out of training: `share` of them, rounded, by a fixed hash of their names."""
-    groups = {pair.group for pair in pairs}
-    ranked = sorted(groups, key=lambda group: (content_id([HELD_OUT, group]), group))
-    return frozenset(ranked[: round(share * len(ranked))])
 
 
 class Doubles:

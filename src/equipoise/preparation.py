@@ -20,7 +20,7 @@ from equipoise.data.mix import asked as asked_of
 from equipoise.data.mix import mix
 from equipoise.data.sampling import NOT_NEEDED
 from equipoise.draw import Encoder, StageData, draw_stage, short_sources, with_easiness
-from equipoise.evaluation.evaluate import load_items, splits
+from equipoise.evaluation.items import load_items, splits
 from equipoise.model.chat import Tokenizer
 from equipoise.models import Models
 from equipoise.pools import Asked, Doubles, answered, gather, ranking_of
@@ -245,7 +245,8 @@ def _told_what_was_dropped(lines: Mapping[str, SourceLine]) -> Iterator[None]:
 
 def load_all_items(recipe: Recipe) -> dict[str, list[Item]]:
     """The items of every task of the recipe."""
-    return {name: load_items(name, spec) for name, spec in recipe.evaluation.tasks.chosen().items()}
+    tasks = recipe.evaluation.tasks.chosen()
+    return {name: load_items(name, spec, recipe.sources) for name, spec in tasks.items()}
 
 
 def require_two_groups(items: Mapping[str, Sequence[Item]], dev_share: float) -> None:

@@ -91,7 +91,7 @@ __all__ = [
     "TatqaSpec",
 ]
 
-HEALTH_FIGURES = ("empty", "cut_off", "repeated", "length")
+HEALTH_FIGURES = ("empty", "cut_off", "repeated", "switched", "length")
 
 
 class Dpo(Part):
@@ -166,7 +166,7 @@ class Gate(Part):
     hold: dict[str, NonNegativeFloat] = {}
     """The loss must stay within this: the interval lies above -margin = pass, below = fail."""
     health: dict[str, NonNegativeFloat] = {}
-    """Upper limits of `domain.figure`: empty, cut_off, repeated (shares), length (ratio to the base)."""
+    """Upper limits of `domain.figure`: empty, cut_off, repeated, switched (shares), length (ratio to the base)."""
     against: Literal["base", "previous"] = "base"
     """What the stage is compared with: the base model, or the last kept stage."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

@@ -21,10 +21,16 @@ from equipoise.recipe_sources import Source
 METRICS = {
     "tatqa": ("f1", "format"),
     "mt_bench": ("ten", "turn_1", "turn_2", "correct"),
-    "finance_instruct": ("ten", "success", "correct"),
-    "reddit": ("ten", "correct"),
+    "finance_instruct": ("ten", "success", "win", "correct"),
+    "reddit": ("ten", "correct", "prefers", "learned"),
+    "ifeval": ("loose", "instructions", "instructions_loose"),
+    "preference_accuracy": ("prefers", "margin"),
 }
 """Further figures of each task, as gates may name them (`domain.metric`); a test compares them with the tasks."""
+
+
+REWARDED = ("mt_bench", "finance_instruct", "reddit")
+"""The tasks whose answers a reward model scores."""
 
 
 class TaskSpec(Part):

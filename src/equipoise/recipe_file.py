@@ -6,7 +6,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe import CIRCUMSTANCES, Recipe
-from equipoise.recipe_evaluation import METRICS, kind_of
+from equipoise.recipe_evaluation import METRICS, REWARDED, Evaluation, MtBenchSpec, PreferenceSpec, kind_of
 from equipoise.recipe_sources import ranked
 from equipoise.records import InputError, content_id
 
@@ -58,6 +58,20 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "reci
     if problems:
         raise RecipeError("\n".join(f"{where}{_at(document, loc)}: {_field(loc)}: {text}" for loc, text in problems))
     return recipe
+
+
+def parse_evaluation(record: Mapping[str, Any], overrides: Sequence[str] = ()) -> Evaluation:
+    """An evaluation without the rest of a recipe; overrides begin with `evaluation.` as those of a recipe do."""
+    plain = {"evaluation": dict(record)}
+    for override in overrides:
+        _apply(plain, override)
+    if list(plain) != ["evaluation"]:
+        raise RecipeError(f"--set {overrides[-1]}: only keys of `evaluation` can be set here")
+    try:
+        return Evaluation.model_validate(plain["evaluation"])
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("evaluation", *problem["loc"])} for problem in error.errors(include_url=False)]
+        raise RecipeError("\n".join(_told(problems, None, "the command line"))) from None
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -184,7 +198,18 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     tasks = recipe.evaluation.tasks.chosen()
     if not tasks:
         yield ("evaluation", "tasks"), "name at least one task"
-    rewarded = [name for name in tasks if name != "tatqa"]
+    judged = tasks.get("mt_bench")
+    by_judge = isinstance(judged, MtBenchSpec) and judged.scored_by == "judge"
+    if by_judge and recipe.evaluation.judge is None:
+        where: Location = ("evaluation", "tasks", "mt_bench", "scored_by")
+        yield where, "a judge grades it; add `judge: {url: ..., model: ...}` to `evaluation`"
+    rewarded = [name for name in tasks if name in REWARDED and not (name == "mt_bench" and by_judge)]
+    for name, task in tasks.items():
+        if isinstance(task, PreferenceSpec) and isinstance(task.source, str) and task.source not in recipe.sources:
+            yield (
+                ("evaluation", "tasks", name, "source"),
+                f"no source {task.source!r}{_nearest(task.source, recipe.sources)}",
+            )
     if rewarded and recipe.reward is None:
         yield ("evaluation", "tasks"), f"{', '.join(rewarded)}: scored by a reward model; add `reward: {{id: ...}}`"
     for name, spec in recipe.sources.items():
@@ -223,8 +248,12 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 
 def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]:
+    return _told(error.errors(include_url=False), document, where)
+
+
+def _told(problems: Iterable[Mapping[str, Any]], document: Any, where: str) -> Iterator[str]:
     told: set[str] = set()  # a union complains once for each of its branches: the first says enough
-    for problem in error.errors(include_url=False):
+    for problem in problems:
         location = problem["loc"]
         if _field(location) in told:
             continue

@@ -107,6 +107,8 @@ class Health:
     cut_off: bool
     repeated: bool
     words: int
+    switched: bool = False
+    """Whether an answer is in another language than its question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ class Comparison:
 
     `difference` is after minus before, with its confidence interval `ci`; `p_holm` is corrected for the
     number of domains; `detectable` is the smallest effect seen with 80 % power at this n and spread.
-    `health` maps a figure (empty, cut_off, repeated, length) to its values before and after;
-    `metrics` does the same for the further figures of the task (F1, correct, ...).
+    `health` maps a figure (empty, cut_off, repeated, switched, length) to its values before and after;
+    `metrics` does the same for the further figures of the task (F1, correct, ...). `noise` is the difference that
+    measuring an unchanged model again can make, where that was tried; `lost` counts items with a score before alone.
     """
 
     domain: str
@@ -169,3 +172,5 @@ class Comparison:
     verdict: Literal["improved", "held", "worse", "undecided"]
     health: Mapping[str, tuple[float, float]]
     metrics: Mapping[str, tuple[float, float]]
+    noise: float | None = None
+    lost: int = 0

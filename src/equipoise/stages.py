@@ -22,9 +22,9 @@ from equipoise.dpo.reference import Reference
 from equipoise.dpo.trackers import open_trackers
 from equipoise.dpo.train import Progress
 from equipoise.evaluation.gate import decide, vacuous
-from equipoise.measure import keep_base_scores, known_base_scores, measure
+from equipoise.measure import Measurement, keep_base_scores, known_base_scores
 from equipoise.model import adapters
-from equipoise.outcome import Scores, comparison_json, gate_before, only, unmeasured, verdict_json
+from equipoise.outcome import Scores, comparison_json, gate_before, noise_in, noise_of, only, unmeasured, verdict_json
 from equipoise.progress import Display, training_note
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_file import resolved
@@ -33,8 +33,10 @@ from equipoise.run_folder import (
     Run,
     hashes,
     read_json,
+    read_scores,
     require_unchanged,
     write_json,
+    write_lines,
 )
 
 
@@ -79,6 +81,7 @@ def run_recipe(
         lab = begin(recipe, text, run, display, team)
         points = {"base": _scores_at(lab, "base", [])}
         _require_measurable(points["base"])
+        _measure_again(lab, points["base"])
         for stage in recipe.stages:
             for sentence in vacuous(only(points["base"], "dev"), stage.gate):
                 display.say(f"warning: stage {stage.name}: gate {sentence}")
@@ -179,32 +182,52 @@ def _write_seen(run: Run, stage: str, seen: dict[str, int]) -> None:
 
 def _scores_at(lab: Lab, point: str, stack: Sequence[Path]) -> Scores:
     """Scores of all items at a point of the run; read where they are complete."""
-    recipe, run = lab.recipe, lab.run
+    run = lab.run
     done = run.folder / "scores" / point / "done"
     if done.is_file():
         require_unchanged(done.parent, read_json(done)["files"], "score this point")
         return run.scores(point)
     run.log("evaluate", point=point)
-    known = known_base_scores(recipe, lab.prepared.items) if point == "base" else None
-    if known:
-        run.log("base scores reused")
-    scores = known or measure(
-        lab.models.policy,
-        stack,
-        lab.prepared.items,
-        lab.models.reward,
-        recipe.evaluation,
-        thinking=recipe.model.thinking,
-        seed=recipe.seed,
-        store=lab.store,
-        display=lab.display,
-    )
-    if point == "base" and known is None:
-        keep_base_scores(recipe, lab.prepared.items, scores)
+    scores = _base(lab) if point == "base" else _measurement(lab).scores(lab.models.policy, stack)
     for task, records in scores.items():
         run.write_scores(point, task, records)
     write_json(done, {"files": hashes(done.parent)})
     return scores
+
+
+def _measurement(lab: Lab) -> Measurement:
+    recipe = lab.recipe
+    return Measurement(
+        lab.prepared.items, recipe.evaluation, lab.models.reward, recipe.model, recipe.seed, lab.store, lab.display
+    )
+
+
+def _base(lab: Lab, repeat: int = 0) -> Scores:
+    """Scores of the base model, from the store where they are there; `repeat` > 0 measures it once more."""
+    items = lab.prepared.items
+    known = known_base_scores(lab.recipe, items, repeat=repeat)
+    if known:
+        lab.run.log("base scores reused", repeat=repeat)
+        return known
+    scores = _measurement(lab).scores(lab.models.policy, [], fresh=repeat)
+    keep_base_scores(lab.recipe, items, scores, repeat=repeat)
+    return scores
+
+
+def _measure_again(lab: Lab, base: Scores) -> None:
+    """Measure the base `evaluation.repeats` times in all: `repeats/` has the scores, `noise.json` what they say."""
+    measured = [base]
+    for repeat in range(1, lab.recipe.evaluation.repeats):
+        folder = lab.run.folder / "repeats" / str(repeat)
+        if not (folder / "done").is_file():
+            lab.display.say(f"measuring the base again ({repeat + 1} of {lab.recipe.evaluation.repeats})")
+            for task, records in _base(lab, repeat).items():
+                write_lines(folder / f"{task}.jsonl", (score.record() for score in records))
+            write_json(folder / "done", {"files": hashes(folder)})
+        measured.append(read_scores(folder))
+    found = noise_of(lab.recipe, measured)
+    if found:
+        write_json(lab.run.folder / "noise.json", {name: one.record() for name, one in found.items()})
 
 
 def _decide(lab: Lab, stage: Stage, folder: Path, point: str, points: dict[str, Scores], kept: str) -> dict[str, Any]:
@@ -230,7 +253,7 @@ def _finish(
 ) -> Outcome:
     """Comparison, verdict, report; `done` of the run is written last, with the hash of every file."""
     run = lab.run
-    comparisons = comparison_json(lab.recipe, points)
+    comparisons = comparison_json(lab.recipe, points, noise_in(lab.recipe, run, points["base"]))
     verdict = verdict_json(comparisons, points, gates, kept)
     write_json(run.folder / "comparison.json", comparisons)
     write_json(run.folder / "verdict.json", verdict)

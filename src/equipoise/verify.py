@@ -11,12 +11,12 @@ from typing import Any
 from equipoise.data.ledger import Ledger
 from equipoise.data.mix import asked
 from equipoise.data.tables import read_pairs
-from equipoise.evaluation.evaluate import splits
 from equipoise.evaluation.gate import decide
 from equipoise.evaluation.health import health
-from equipoise.evaluation.tasks import TASKS
+from equipoise.evaluation.items import splits, task
+from equipoise.evaluation.tasks.base import Evidence
 from equipoise.model.generate import Answer
-from equipoise.outcome import Scores, comparison_json, gate_before, only, verdict_json
+from equipoise.outcome import Scores, comparison_json, gate_before, noise_in, only, verdict_json
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import fingerprint, stored_recipe
 from equipoise.records import InputError, Item, Score, Split
@@ -49,7 +49,11 @@ def _recomputed(run: Run) -> list[str]:
     problems += _ledger(run, recipe)
     gates, kept, gate_problems = _gates(run, recipe, points)
     problems += gate_problems
-    comparisons = comparison_json(recipe, points)
+    found = noise_in(recipe, run, points["base"])
+    if found:
+        again = {name: one.record() for name, one in found.items()}
+        problems += _differences("noise.json", read_json(run.folder / "noise.json"), again)
+    comparisons = comparison_json(recipe, points, found)
     problems += _differences("comparison.json", read_json(run.folder / "comparison.json"), comparisons)
     verdict = verdict_json(comparisons, points, gates, kept)
     problems += _differences("verdict.json", read_json(run.folder / "verdict.json"), verdict)
@@ -72,14 +76,14 @@ def _changed_files(folder: Path) -> list[str]:
 def _item_records(run: Run, recipe: Recipe, points: Mapping[str, Scores]) -> list[str]:
     """Every score against its item: content, split, health of its answers, and the value where no model gave it."""
     problems = []
-    for task in recipe.evaluation.tasks.chosen():
-        path = run.folder / "items" / f"{task}.jsonl"
+    for name in recipe.evaluation.tasks.chosen():
+        path = run.folder / "items" / f"{name}.jsonl"
         items = {record["id"]: Item.from_record(record) for record in read_lines(path)}
         sides = splits((item.group for item in items.values()), recipe.evaluation.dev_share)
         for point, scores in points.items():
-            for score in scores.get(task, []):
+            for score in scores.get(name, []):
                 fault = _fault(score, items.get(score.id), sides)
-                problems += [f"scores/{point}/{task}.jsonl: item {score.id}: {fault}"] if fault else []
+                problems += [f"scores/{point}/{name}.jsonl: item {score.id}: {fault}"] if fault else []
     return problems
 
 
@@ -89,12 +93,13 @@ def _fault(score: Score, item: Item | None, sides: Mapping[str, Split]) -> str |
         return "it is not the item of items/"
     if (score.group, score.split) != (item.group, sides[item.group]):
         return "its group or split is not that of the item"
-    if score.answers and health(score.answers, score.health.cut_off) != score.health:
+    question = " ".join(message.content for message in item.prompt if message.role == "user")
+    if score.answers and health(score.answers, score.health.cut_off, question) != score.health:
         return "its health figures are not those of its answers"
-    found = TASKS[score.task]
-    if found.needs_reward or not score.answers:
+    found = task(score.task)
+    if found.needs != {"answers"} or not score.answers:
         return None
-    outcome = found.score(item, [Answer(text, 0, score.health.cut_off) for text in score.answers], None)
+    outcome = found.score(item, Evidence([Answer(text, 0, score.health.cut_off) for text in score.answers]))
     same = (outcome.value, dict(outcome.metrics)) == (score.value, dict(score.metrics))
     return None if same else f"its value is {score.value}, its answer gives {outcome.value}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from equipoise.data.ledger import SourceLine, source_line_of
-from equipoise.records import Message, Pair
+from equipoise.records import Message, Pair, content_id
 
 _COLUMNS = ("chosen", "rejected", "group", "score_gap", "reward_gap")
 _LINE = b"equipoise.line"
@@ -32,6 +32,14 @@ class Pool:
     pairs: list[Pair]
     held_out: list[Pair]
     line: SourceLine
+
+
+def held_out_groups(pairs: Iterable[Pair], share: float) -> frozenset[str]:
+    """Groups that are kept out of training: `share` of those of a source as it was read, rounded, by a fixed hash of
+    their names, so that neither cleaning nor what else a recipe asks for moves a group from one side to the other."""
+    groups = {pair.group for pair in pairs}
+    ranked = sorted(groups, key=lambda group: (content_id(["held out", group]), group))
+    return frozenset(ranked[: round(share * len(ranked))])
 
 
 def pack(pool: Pool) -> bytes:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from equipoise.evaluation import stats
+from equipoise.recipe import HEALTH_FIGURES
 from equipoise.records import Comparison, InputError, Score
 
 Scores = Mapping[str, Sequence[Score]]
 Verdict = Literal["improved", "held", "worse", "undecided"]
+LOST_SHARE = 0.02
+"""Where more than this share of the shared items has a score before and none after, nothing good is said of the rest:
+an answer that cannot be scored any more may be what training broke."""
 _NAMED = 3  # so many item ids are named in a message
 
 
@@ -39,10 +43,12 @@ def compare(
     margins: Mapping[str, float | None] | None = None,
     seed: int = 0,
     metric: str | None = None,
+    noise: Mapping[str, float] | None = None,
 ) -> dict[str, Comparison]:
     """Compare each domain that both sides have, on their shared items, by value or by a further `metric`.
 
-    `margins` gives the non-inferiority margin of a domain, for the verdict `held`. p-values are corrected
+    `margins` gives the non-inferiority margin of a domain, for the verdict `held`; `noise` the difference that
+    repeating a measurement can make. p-values are corrected
     (Holm) over the domains compared here; intervals are for each domain alone. Raises InputError when no
     domain or no item is shared, items differ in content, or fewer than 2 items are scored on both sides.
     """
@@ -59,6 +65,7 @@ def compare(
             results[domain],
             corrected[domain],
             (margins or {}).get(domain),
+            (noise or {}).get(domain),
             values[domain].unscored,
             joined[domain],
         )
@@ -114,15 +121,14 @@ def figure(score: Score, metric: str | None) -> float | None:
 
 
 def health_figures(pairs: Sequence[tuple[Score, Score]]) -> dict[str, tuple[float, float]]:
-    """Return (before, after) of empty, cut_off, repeated (shares of the items) and length (mean words)."""
+    """Return (before, after) of empty, cut_off, repeated, switched (shares of the items) and length (mean words)."""
     sides = tuple(zip(*pairs, strict=True))
 
     def means(name: str) -> tuple[float, float]:
         before, after = (sum(getattr(score.health, name) for score in side) / len(side) for side in sides)
         return before, after
 
-    figures = {"empty": "empty", "cut_off": "cut_off", "repeated": "repeated", "length": "words"}
-    return {key: means(name) for key, name in figures.items()}
+    return {key: means("words" if key == "length" else key) for key in HEALTH_FIGURES}
 
 
 def _metric_means(pairs: Sequence[tuple[Score, Score]]) -> dict[str, tuple[float, float]]:
@@ -148,9 +154,16 @@ def _comparison(
     result: stats.PairedResult,
     p_holm: float,
     margin: float | None,
+    noise: float | None,
     unscored: int,
     pairs: Sequence[tuple[Score, Score]],
 ) -> Comparison:
+    lost = sum(one.value is not None and other.value is None for one, other in pairs)
+    said = verdict(result.ci, p_holm, margin, result.confidence)
+    if said in ("improved", "worse") and noise is not None and abs(result.difference) <= noise:
+        said = "held" if margin is not None and result.ci[0] > -margin else "undecided"
+    if said in ("improved", "held") and lost > LOST_SHARE * len(pairs):
+        said = "undecided"
     return Comparison(
         domain=domain,
         before=result.before,
@@ -163,9 +176,11 @@ def _comparison(
         unscored=unscored,
         detectable=result.detectable,
         margin=margin,
-        verdict=verdict(result.ci, p_holm, margin, result.confidence),
+        verdict=said,
         health=health_figures(pairs),
         metrics=_metric_means(pairs),
+        noise=noise,
+        lost=lost,
     )
 
 

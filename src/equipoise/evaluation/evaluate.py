@@ -1,4 +1,4 @@
-"""Tasks x generator -> scores: one record for each item, a value or the reason why there is none.
+"""Tasks x instruments -> scores: one record for each item, a value or the reason why there is none.
 
 Answers and rewards come from the store where they are kept, so evaluating the same model on the same items again
 costs next to nothing and gives the same bytes.
@@ -6,93 +6,46 @@ costs next to nothing and gives the same bytes.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from equipoise.data.read import read_rows
-from equipoise.evaluation.health import health
-from equipoise.evaluation.tasks import TASKS
-from equipoise.evaluation.tasks.base import Built, Outcome, Rewards, Task
+from equipoise.evaluation.health import NOTHING_WRITTEN, health
+from equipoise.evaluation.items import splits, task
+from equipoise.evaluation.tasks.base import Evidence, Outcome, PairLikelihood, Rewards, Task
 from equipoise.model.generate import Answer, Generator
 from equipoise.model.reward import Conversation, Reward
 from equipoise.model.thinking import without_thinking
-from equipoise.recipe_evaluation import Generation, TaskSpec
-from equipoise.records import InputError, Item, Message, Score, Split, content_id
+from equipoise.recipe_evaluation import Evaluation, MtBenchSpec
+from equipoise.records import InputError, Item, Message, Score, Split
+
+if TYPE_CHECKING:
+    from equipoise.evaluation.judge import Judge
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, all)."""
 
 
-def task(name: str) -> Task:
-    """The task called `name`; raises InputError where there is none."""
-    if name not in TASKS:
-        raise InputError(f"evaluation.tasks: no task {name!r}; there are {', '.join(TASKS)}")
-    return TASKS[name]
+@dataclass(frozen=True)
+class Instruments:
+    """What a model is measured with.
 
-
-def task_version(name: str) -> int:
-    """Version of a task: scores of different versions are not comparable."""
-    return task(name).version
-
-
-def read_items(name: str, spec: TaskSpec) -> Built:
-    """Items of a task within its limit, and how many rows gave none, by reason.
-
-    Raises InputError where there is nothing to read, a column is missing, or no item is left.
+    `generator` is the model that answers, `reward` and `judge` grade its answers (None where no task needs them).
+    `likelihoods` and `harness` hold what was found out about items for which nothing is generated here.
     """
-    found = task(name)
-    where = f"evaluation.tasks.{name}"
-    built = found.items(_rows(found, spec, where), spec, where)
-    if not built.items:
-        raise InputError(f"{where}: no usable item ({_reasons(built.left_out)})")
-    ranked = built.items
-    if spec.pick == "spread":
-        ranked = sorted(built.items, key=lambda item: (content_id(["item", item.id]), item.id))
-    return Built(ranked[: spec.limit], built.left_out)
 
-
-def load_items(name: str, spec: TaskSpec) -> list[Item]:
-    """Items of a task as `read_items` gives them; rows that were left out are reported on stderr."""
-    built = read_items(name, spec)
-    if built.left_out:
-        count = sum(built.left_out.values())
-        reasons = _reasons(built.left_out)
-        print(f"equipoise: warning: evaluation.tasks.{name}: {count} left out ({reasons})", file=sys.stderr)
-    return built.items
-
-
-def evaluation_texts(items: Iterable[Item]) -> list[str]:
-    """First and later user turns of the items, for finding training pairs that overlap with them.
-
-    System messages are not among them: many prompts share one, and it gives nothing away.
-    """
-    return [
-        turn for item in items for turn in (*(m.content for m in item.prompt if m.role == "user"), *item.follow_ups)
-    ]
-
-
-def splits(groups: Iterable[str], dev_share: float) -> dict[str, Split]:
-    """Divide groups into dev and test: `dev_share` of the *groups*, rounded, is dev, the rest is test.
-
-    Groups are ranked by a fixed hash of their name, so the division depends on nothing but the set of names.
-    From two groups on, each side has at least one.
-    """
-    ranked = sorted(set(groups), key=lambda group: (content_id(["split", group]), group))
-    dev = round(dev_share * len(ranked))
-    if len(ranked) > 1:
-        dev = min(max(dev, 1), len(ranked) - 1)
-    return {group: "dev" if place < dev else "test" for place, group in enumerate(ranked)}
+    generator: Generator
+    reward: Reward | None = None
+    judge: Judge | None = None
+    likelihoods: Mapping[str, Mapping[str, PairLikelihood | str]] = field(default_factory=dict)
+    harness: Mapping[str, Mapping[str, tuple[Outcome, tuple[str, ...]]]] = field(default_factory=dict)
 
 
 def evaluate(
     tasks: Mapping[str, list[Item]],
-    generator: Generator,
-    reward: Reward | None,
+    instruments: Instruments,
+    evaluation: Evaluation,
     *,
-    generation: Generation,
-    dev_share: float,
     seed: int,
     thinking: bool = False,
     progress: Progress | None = None,
@@ -101,39 +54,66 @@ def evaluate(
 
     Args:
         tasks: items by name of the task.
-        generator: the model that answers.
-        reward: the reward model; may be None where no task needs one.
-        generation: temperature, and the longest answer of each task.
-        dev_share: share of the groups of each task that gates look at.
+        instruments: the model, and what its answers are measured with.
+        evaluation: how answers are generated and graded, and the share of the groups that gates look at.
         seed: of sampling; without effect at temperature 0.
         thinking: answers begin with thinking, which is neither scored nor shown to the model again.
         progress: called while it goes on.
 
-    Raises InputError where a task is unknown or lacks the reward model that it needs.
+    Raises InputError where a task is unknown or lacks the reward model or the judge that it needs.
     """
     for name in tasks:
-        if task(name).needs_reward and reward is None:
-            raise InputError(f"evaluation.tasks.{name}: is scored by a reward model; name one under `reward`")
+        _require_graders(name, instruments, evaluation)
     scores = {}
     for name, items in tasks.items():
-        answers = _answers(name, items, generator, generation, seed, thinking, progress)
-        outcomes = _outcomes(task(name), items, answers, reward, progress)
-        side = splits((item.group for item in items), dev_share)
-        made = [_score(*one, side) for one in zip(items, answers, outcomes, strict=True)]
+        found = task(name)
+        if "answers" in found.needs:
+            answers = _answers(name, items, instruments.generator, evaluation, seed, thinking, progress)
+        else:
+            answers = [_taken_over(name, item, instruments) for item in items]
+        outcomes = list(_outcomes(name, found, items, answers, instruments, evaluation, progress))
+        side = splits((item.group for item in items), evaluation.dev_share)
+        made = [_score(found, *one, side) for one in zip(items, answers, outcomes, strict=True)]
         scores[name] = sorted(made, key=lambda score: score.id)
     return scores
+
+
+def judged(name: str, evaluation: Evaluation) -> bool:
+    """Whether a judge grades the answers of a task, instead of the reward model."""
+    spec = evaluation.tasks.chosen().get(name)
+    return isinstance(spec, MtBenchSpec) and spec.scored_by == "judge"
+
+
+def rewarded(name: str, evaluation: Evaluation) -> bool:
+    """Whether a reward model scores the answers of a task."""
+    return "reward" in task(name).needs and not judged(name, evaluation)
+
+
+def _require_graders(name: str, instruments: Instruments, evaluation: Evaluation) -> None:
+    where = f"evaluation.tasks.{name}"
+    if rewarded(name, evaluation) and instruments.reward is None:
+        raise InputError(f"{where}: is scored by a reward model; name one under `reward`")
+    if judged(name, evaluation) and instruments.judge is None:
+        raise InputError(f"{where}: is scored by a judge; name one under `evaluation.judge`")
+
+
+def _taken_over(name: str, item: Item, instruments: Instruments) -> list[Answer]:
+    """What the model wrote for another program."""
+    _, texts = instruments.harness.get(name, {}).get(item.id, (None, ()))
+    return [Answer(text, 0, False) for text in texts]
 
 
 def _answers(
     name: str,
     items: Sequence[Item],
     generator: Generator,
-    generation: Generation,
+    evaluation: Evaluation,
     seed: int,
     thinking: bool,
     progress: Progress | None,
 ) -> list[list[Answer]]:
     """Answers to each item, one for each turn; a conversation ends with its first refused prompt."""
+    generation = evaluation.generation
     answers: list[list[Answer]] = [[] for _ in items]
     for turn in range(1 + max((len(item.follow_ups) for item in items), default=0)):
         due = [i for i, item in enumerate(items) if turn <= len(item.follow_ups) and not _refused(answers[i])]
@@ -146,8 +126,14 @@ def _answers(
             progress=_labelled(progress, label),
         )
         for i, answer in zip(due, written, strict=True):
-            answers[i].append(without_thinking(answer) if thinking else answer)
+            answers[i].append(_said(answer) if thinking else answer)
     return answers
+
+
+def _said(answer: Answer) -> Answer:
+    """What a thinking model says once it has thought; one that never stops thinking has not answered."""
+    said = without_thinking(answer)
+    return said if said.text or said.refused else replace(said, refused="the answer is thinking alone")
 
 
 def conversation(item: Item, answers: Sequence[Answer]) -> tuple[Message, ...]:
@@ -159,42 +145,120 @@ def conversation(item: Item, answers: Sequence[Answer]) -> tuple[Message, ...]:
 
 
 def _outcomes(
+    name: str,
     found: Task,
     items: Sequence[Item],
     answers: Sequence[list[Answer]],
+    instruments: Instruments,
+    evaluation: Evaluation,
+    progress: Progress | None,
+) -> Iterator[Outcome]:
+    """Score each item; where a prompt was refused or a reward is missing, that is the reason."""
+    open_ = [i for i, given in enumerate(answers) if _refused(given) is None]
+    graded: dict[int, Rewards | Sequence[float] | str] = {}
+    if rewarded(name, evaluation):
+        graded = _rewards(name, items, answers, open_, instruments.reward, progress)
+    elif judged(name, evaluation):
+        graded = _grades(name, items, answers, open_, instruments.judge, progress)
+    pairs = instruments.likelihoods.get(name, {})
+    for i, (item, given) in enumerate(zip(items, answers, strict=True)):
+        grade, pair = graded.get(i), pairs.get(item.id)
+        reason = _refused(given) or (grade if isinstance(grade, str) else None)
+        if "answers" not in found.needs and "pair" in found.needs and not isinstance(pair, PairLikelihood):
+            reason = f"no log-probability: {pair}"
+        if reason:
+            yield Outcome(None, reason)
+            continue
+        yield found.score(
+            item,
+            Evidence(
+                answers=given,
+                rewards=grade if isinstance(grade, Rewards) else None,
+                grades=None if isinstance(grade, Rewards | str) else grade,
+                pair=pair if isinstance(pair, PairLikelihood) else None,
+                outcome=instruments.harness[name][item.id][0] if item.id in instruments.harness.get(name, {}) else None,
+            ),
+        )
+
+
+def _turns(
+    items: Sequence[Item], answers: Sequence[list[Answer]], open_: Sequence[int]
+) -> list[tuple[int, int, tuple[Message, ...]]]:
+    """(item, turn, conversation before the answer) of every answer that is to be graded."""
+    return [(i, turn, conversation(items[i], answers[i][:turn])) for i in open_ for turn in range(len(answers[i]))]
+
+
+def _rewards(
+    name: str,
+    items: Sequence[Item],
+    answers: Sequence[list[Answer]],
+    open_: Sequence[int],
     reward: Reward | None,
     progress: Progress | None,
-) -> list[Outcome]:
-    """Score each item; where a prompt was refused or a reward is missing, that is the reason."""
-    reasons: list[str | None] = [_refused(given) for given in answers]
-    raw: list[list[float | str]] = [[] for _ in items]
-    if found.needs_reward and reward is not None:
-        asked: list[tuple[int, Conversation]] = [
-            (i, (conversation(item, given[:turn]), given[turn].text))
-            for i, (item, given) in enumerate(zip(items, answers, strict=True))
-            if reasons[i] is None
-            for turn in range(len(given))
-        ]
-        rewards = reward.score([one for _, one in asked], _labelled(progress, f"{found.name}: rewards"))
-        for (i, _), value in zip(asked, rewards, strict=True):
-            raw[i].append(value)
-    return [_outcome(found, *one, reward) for one in zip(items, answers, reasons, raw, strict=True)]
+) -> dict[int, Rewards | Sequence[float] | str]:
+    """Rewards of each item's answers, or the reason why there are none; the reference answers' beside them."""
+    assert reward is not None
+    blank = [i for i in open_ if not all(answer.text.strip() for answer in answers[i])]
+    open_ = [i for i in open_ if i not in set(blank)]
+    turns = _turns(items, answers, open_)
+    asked: list[Conversation] = [(said, answers[i][turn].text) for i, turn, said in turns]
+    with_reference = [i for i in open_ if items[i].gold.get("reference")]
+    asked += [(items[i].prompt, items[i].gold["reference"]) for i in with_reference]
+    values = reward.score(asked, _labelled(progress, f"{name}: rewards"))
+    raw: dict[int, list[float | str]] = {}
+    for (i, _, _), value in zip(turns, values, strict=False):
+        raw.setdefault(i, []).append(value)
+    references = dict(zip(with_reference, values[len(turns) :], strict=True))
+    found: dict[int, Rewards | Sequence[float] | str] = dict.fromkeys(blank, "no reward: empty answer")
+    for i, given in raw.items():
+        reason = next((value for value in given if isinstance(value, str)), None)
+        beside = references.get(i)
+        numbers = [value for value in given if not isinstance(value, str)]
+        found[i] = (
+            f"no reward: {reason}"
+            if reason
+            else Rewards(numbers, reward.calibration.to_ten, beside if isinstance(beside, float) else None)
+        )
+    return found
 
 
-def _outcome(
-    found: Task, item: Item, answers: list[Answer], reason: str | None, raw: list[float | str], reward: Reward | None
-) -> Outcome:
-    reason = reason or next((f"no reward: {value}" for value in raw if isinstance(value, str)), None)
-    if reason:
-        return Outcome(None, reason)
-    values = [value for value in raw if not isinstance(value, str)]
-    return found.score(
-        item, answers, Rewards(values, reward.calibration.to_ten) if found.needs_reward and reward else None
-    )
+def _grades(
+    name: str,
+    items: Sequence[Item],
+    answers: Sequence[list[Answer]],
+    open_: Sequence[int],
+    judge: Judge | None,
+    progress: Progress | None,
+) -> dict[int, Rewards | Sequence[float] | str]:
+    """A judge's grades of each item's answers, or the reason why there are none."""
+    from equipoise.evaluation.judge import Judged
+
+    assert judge is not None
+    turns = _turns(items, answers, open_)
+    asked = [
+        Judged(
+            said, answers[i][turn].text, turn=turn + 1, reference=_reference(items[i], turn), question=said[-1].content
+        )
+        for i, turn, said in turns
+    ]
+    found: dict[int, Rewards | Sequence[float] | str] = {}
+    for (i, _, _), grade in zip(turns, judge.grade(asked, _labelled(progress, f"{name}: grades")), strict=True):
+        before = found.get(i, [])
+        if isinstance(before, list):
+            found[i] = [*before, grade.value] if grade.value is not None else f"no grade: {grade.reason}"
+    return found
 
 
-def _score(item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[str, Split]) -> Score:
+def _reference(item: Item, turn: int) -> str | None:
+    """The reference answer of a turn (from 0) that the judge is shown, where there is one."""
+    given = item.gold.get("references", ())
+    return given[turn] if turn < len(given) and given[turn] else None
+
+
+def _score(found: Task, item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[str, Split]) -> Score:
     texts = tuple(answer.text for answer in answers if answer.refused is None)
+    question = " ".join(message.content for message in item.prompt if message.role == "user")
+    written = "answers" in found.needs or texts
     return Score(
         id=item.id,
         task=item.task,
@@ -203,7 +267,7 @@ def _score(item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[st
         category=item.category,
         split=side[item.group],
         answers=texts,
-        health=health(texts, any(answer.cut_off for answer in answers)),
+        health=health(texts, any(answer.cut_off for answer in answers), question) if written else NOTHING_WRITTEN,
         value=outcome.value,
         unscored=outcome.unscored,
         metrics=dict(outcome.metrics),
@@ -213,18 +277,6 @@ def _score(item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[st
 def _refused(answers: Sequence[Answer]) -> str | None:
     """Why the conversation could not go on, or None."""
     return next((answer.refused for answer in answers if answer.refused), None)
-
-
-def _rows(found: Task, spec: TaskSpec, where: str) -> list[dict[str, Any]]:
-    if spec.id == "pocket":
-        world = importlib.import_module("equipoise.pocket.world")
-        return list(world.rows(found.pocket_kind, split="eval", n=found.pocket_rows))
-    split = spec.split or found.default_split
-    return read_rows(spec.id or found.default_id, revision=spec.revision, split=split, what=where)
-
-
-def _reasons(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "no rows"
 
 
 def _labelled(progress: Progress | None, label: str) -> Callable[[int, int], None] | None:

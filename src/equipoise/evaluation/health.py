@@ -1,4 +1,4 @@
-"""What can be said about an answer whatever its score is: empty, cut off, repeating itself, how long.
+"""What can be said about an answer whatever its score is: empty, cut off, repeating itself, in another language.
 
 A reward model likes long and repeated text, so these figures stand next to every reward.
 """
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+from equipoise.evaluation.language import switches
 from equipoise.records import Health
 
 SENTENCE_WORDS = 5
@@ -25,17 +26,23 @@ _STRIP = re.compile(r"^\W+|\W+$")
 _LOOP = re.compile(r"(\S{1,20}?)\1{10,}")
 
 
-def health(answers: Sequence[str], cut_off: bool) -> Health:
+NOTHING_WRITTEN = Health(empty=False, cut_off=False, repeated=False, words=0)
+"""Of an item for which the model writes nothing."""
+
+
+def health(answers: Sequence[str], cut_off: bool, question: str = "") -> Health:
     """Return the health of the answers to one item, one answer per turn; each turn is judged by itself.
 
     `empty`: there is no answer, or one of them is only white space. `repeated`: one of them `repeats`.
-    `words`: of all turns, separated by white space. `cut_off` is passed on: only generation knows it.
+    `words`: of all turns, separated by white space. `cut_off` is passed on: only generation knows it. `switched`: one
+    of them is in another language than the `question` (see `evaluation.language`).
     """
     return Health(
         empty=not answers or any(not answer.strip() for answer in answers),
         cut_off=cut_off,
         repeated=any(repeats(answer) for answer in answers),
         words=sum(len(answer.split()) for answer in answers),
+        switched=any(switches(question, answer) for answer in answers),
     )
 
 

@@ -30,11 +30,22 @@ def sentence(comparison: Comparison, *, confidence: float = 0.95, wished: float 
     figures = with_interval(c.difference, c.ci, confidence)
     left_out = f" ({c.unscored} left out, unscored)" if c.unscored else ""
     said = f"{c.domain}: {figures} on {c.n} questions{left_out}: {c.verdict}"
+    beside = _beside(c)
+    said += beside
     if c.verdict == "held":
         return f"{said} (a loss of {c.margin:g} or more is excluded)"
-    if c.verdict == "undecided":
+    if c.verdict == "undecided" and not beside:
         return f"{said}{_alone(c, confidence)}; {_needed(c, wished)}"
     return said
+
+
+def _beside(c: Comparison) -> str:
+    """What else decided: the noise of the instrument, or items that lost their score."""
+    if c.noise is not None and 0 < abs(c.difference) <= c.noise and c.verdict in ("held", "undecided"):
+        return f" (measuring the unchanged model again moves it by up to {c.noise:.2g})"
+    if c.lost and c.verdict == "undecided":
+        return f" ({c.lost} questions had a score before and have none after)"
+    return ""
 
 
 def _alone(c: Comparison, confidence: float) -> str:

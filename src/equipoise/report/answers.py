@@ -94,8 +94,12 @@ def _side(score: Score) -> Side:
     shown = "unscored: " + (score.unscored or "") if score.value is None else short(score.value)
     health = score.health
     notes = [f"{name} {short(value)}" for name, value in score.metrics.items()]
-    notes += [
-        name for name, on in (("empty", health.empty), ("cut off", health.cut_off), ("repeated", health.repeated)) if on
-    ]
+    marks = {
+        "empty": health.empty,
+        "cut off": health.cut_off,
+        "repeated": health.repeated,
+        "in another language": health.switched,
+    }
+    notes += [name for name, on in marks.items() if on]
     notes.append(f"{health.words} words")
     return Side(shown, ", ".join(notes), [shorten(answer) for answer in score.answers[:_TURNS]])

@@ -86,7 +86,8 @@ def categories(files: RunFiles) -> list[tuple[str, list[Category]]]:
         values: dict[str, list[tuple[float, float]]] = {}
         for one, other in files.sides(name):
             if one.value is not None and other.value is not None:
-                values.setdefault(one.category, []).append((one.value, other.value))
+                for category in one.category.split(", "):
+                    values.setdefault(category, []).append((one.value, other.value))
         if len(values) < 2:
             continue
         found.append((name, _rows(values, places_for(files.compared[name].ci))))

@@ -18,7 +18,12 @@ LONGER = 1.5
 """Answers that grew by this factor are mentioned beside a better score."""
 
 State = Literal["", "worse", "unclear"]
-HEALTH = {"empty": "empty answers", "cut_off": "cut-off answers", "repeated": "repeated text"}
+HEALTH = {
+    "empty": "empty answers",
+    "cut_off": "cut-off answers",
+    "repeated": "repeated text",
+    "switched": "answers in another language",
+}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from equipoise.data.built import Built, Dropped, collect, pair
 from equipoise.data.near import near_duplicates
@@ -57,6 +58,21 @@ def build(name: str, spec: RedditSource) -> Built:
         _choose_by_gap(reader, spec, outcomes)
     del reader  # the texts of what was dropped
     return collect(name, spec, outcomes, lambda outcome: _pair(outcome, name, spec))
+
+
+def preferences(rows: Iterable[Mapping[str, Any]], spec: RedditSource) -> dict[str, tuple[str, str]]:
+    """The better and the worse comment of each post (by group) that has two with a real gap, among rows in memory.
+
+    The first pair of each post by the rule of the gap; lengths are not balanced, since that would leave posts out.
+    """
+    reader = Reader(spec)
+    outcomes: list[Outcome] = [reader.outcome(place, row) for place, row in enumerate(rows)]
+    _choose_by_gap(reader, spec.model_copy(update={"balance_length": False}), outcomes)
+    found: dict[str, tuple[str, str]] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, Choice):
+            found.setdefault(outcome.post.group, (outcome.better.body, outcome.worse.body))
+    return found
 
 
 def _choose_by_gap(reader: Reader, spec: RedditSource, outcomes: list[Outcome]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from equipoise.model.generate import Answer
-from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item, Message
 
 Row = Mapping[str, Any]
@@ -37,13 +36,46 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """Raw rewards of an item's answers, one for each turn, and the map to 0-10."""
+    """Raw rewards of an item's answers, one for each turn, and the map to 0-10.
+
+    `reference` is the raw reward of the data set's own answer, where the item has one; `details` are further figures
+    of the rewards (the members of an ensemble), by name.
+    """
 
     raw: Sequence[float]
     to_ten: Callable[[float], float]
+    reference: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
-Scorer = Callable[[Item, Sequence[Answer], Rewards | None], Outcome]
+@dataclass(frozen=True, slots=True)
+class PairLikelihood:
+    """Log-probabilities (nats, summed over the answer) of an item's two answers under the model and its reference,
+    and the answers' lengths in tokens."""
+
+    chosen: float
+    rejected: float
+    reference_chosen: float
+    reference_rejected: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an item is scored by: the model's answers, one for each turn, and what else its task needs."""
+
+    answers: Sequence[Answer] = ()
+    rewards: Rewards | None = None
+    grades: Sequence[float] | None = None
+    """A judge's grades, one for each turn."""
+    pair: PairLikelihood | None = None
+    outcome: Outcome | None = None
+    """What another program made of the item."""
+
+
+Scorer = Callable[[Item, Evidence], Outcome]
+Need = Literal["answers", "reward", "pair", "harness"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +83,10 @@ class Task:
     """The code that evaluates a domain.
 
     `value` says in words what a score's value is; `version` rises whenever prompt or score change, so that
-    older scores are not compared with newer ones. `items` turns rows into items (before any limit);
-    `score` turns an item's answers into its outcome and gets rewards where `needs_reward`. `pocket_kind`
+    older scores are not compared with newer ones. `items` turns rows into items (before any limit), where the task is
+    made of rows;
+    `score` turns an item and the evidence about it into its outcome. `needs` says what evidence there must be: answers
+    that the model writes, their rewards, the likelihood of two given answers. `pocket_kind`
     and `pocket_rows` say which rows of the embedded world `id: pocket` stands for.
     """
 
@@ -63,8 +97,8 @@ class Task:
     default_split: str
     pocket_kind: str
     pocket_rows: int
-    needs_reward: bool
-    items: Callable[[list[dict[str, Any]], TaskSpec, str], Built]
+    needs: frozenset[Need]
+    items: Callable[[list[dict[str, Any]], Any, str], Built] | None
     score: Scorer
 
 
@@ -116,11 +150,30 @@ def correct(check: Mapping[str, Any], answer: str) -> float:
     return float(checker.correct(check, answer))
 
 
-def score_reply(item: Item, answers: Sequence[Answer], rewards: Rewards | None) -> Outcome:
+def score_reply(item: Item, evidence: Evidence) -> Outcome:
     """Score one answer by its reward: value raw, metrics `ten` (0-10) and, with a check, `correct`."""
+    rewards = evidence.rewards
     assert rewards is not None  # evaluate() refuses a task that needs a reward model without one
     raw = rewards.raw[0]
-    metrics = {"ten": rewards.to_ten(raw)}
+    metrics = {"ten": rewards.to_ten(raw), **rewards.details}
     if check := item.gold.get("check"):
-        metrics["correct"] = correct(check, answers[0].text)
+        metrics["correct"] = correct(check, evidence.answers[0].text)
     return Outcome(raw, metrics=metrics)
+
+
+def above(one: float, other: float) -> float:
+    """1.0 where the one is larger, 0.0 where the other is, and 0.5 where they are equal."""
+    return 0.5 if one == other else float(one > other)
+
+
+def preferred(pair: PairLikelihood | None) -> dict[str, float]:
+    """Whether the model prefers the better of two given answers: `prefers` by log-probability per token, and `learned`
+    by the implicit reward of DPO, the log-probability ratio to the reference (Rafailov et al. 2023, eq. 5; the factor
+    beta changes no order). Nothing where there is no pair."""
+    if pair is None:
+        return {}
+    won, lost = pair.chosen - pair.reference_chosen, pair.rejected - pair.reference_rejected
+    return {
+        "prefers": above(pair.chosen / pair.chosen_tokens, pair.rejected / pair.rejected_tokens),
+        "learned": above(won, lost),
+    }

@@ -17,7 +17,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from equipoise.evaluation.tasks.ifeval_rules_text import count_capital_words, count_sentences, detect_language
+from equipoise.evaluation.language import detect_language
+from equipoise.evaluation.tasks.ifeval_rules_text import count_capital_words, count_sentences
 
 Values = Mapping[str, Any]
 Rule = Callable[[str, Values], bool]

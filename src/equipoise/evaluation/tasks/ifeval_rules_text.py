@@ -1,4 +1,4 @@
-"""Reading a text for IFEval: its sentences, its words in capitals, its language.
+"""Reading a text for IFEval: its sentences, its words in capitals. (Its language: `evaluation.language`.)
 
 The published program (link in `ifeval.py`) takes sentences and words from NLTK's English models and the
 language from langdetect. Sentences and capital words are counted here by written rules, so that no model has
@@ -10,9 +10,7 @@ from langdetect with seed 0, as published.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from itertools import zip_longest
-from typing import Any
 
 _CLOSING = "\"'\u201d\u2019)]}*_\u00bb"
 _OPENING = "\"'\u201c\u2018([{*_\u00ab"
@@ -70,30 +68,3 @@ def count_capital_words(text: str) -> int:
     """
     apart = _MERGED.sub(lambda found: " ".join(filter(None, found.groups())), _CONTRACTION.sub(" ", text))
     return sum(1 for word in _BETWEEN_WORDS.split(apart) if word.isupper())
-
-
-def detect_language(text: str) -> str | None:
-    """The language that langdetect finds, as ISO 639-1 (`zh-cn`, `zh-tw` for Chinese); None without letters.
-
-    langdetect draws random numbers; each call starts from seed 0, so equal texts have equal answers. It looks
-    at the first 10,000 characters.
-    """
-    from langdetect.lang_detect_exception import LangDetectException
-
-    detector = _language_profiles().create()
-    detector.append(text)
-    try:
-        return str(detector.detect())
-    except LangDetectException:
-        return None
-
-
-@lru_cache(maxsize=1)
-def _language_profiles() -> Any:
-    """langdetect's profiles in a factory of our own: the seed of the shared one belongs to other users."""
-    from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
-
-    factory = DetectorFactory()
-    factory.load_profile(PROFILES_DIRECTORY)
-    factory.seed = 0
-    return factory

@@ -1,12 +1,13 @@
 """MT-Bench: general questions of eight categories, each with a second turn.
 
 Link: https://github.com/lm-sys/FastChat/tree/main/fastchat/llm_judge (Zheng et al. 2023), 80 questions; also on the
-hub as HuggingFaceH4/mt_bench_prompts. Licence: Apache-2.0. Version 1.
+hub as HuggingFaceH4/mt_bench_prompts. Licence: Apache-2.0. Version 2.
 Sample: "Compose an engaging travel blog post about a recent trip to Hawaii [...]", then "Rewrite your previous
 response. Start every sentence with the letter A."
 Chance level: none; a reward has no floor.
-Value: mean raw reward of the two turns. The second turn is asked after the model's own first answer. Metrics:
-`turn_1`, `turn_2` (raw), `ten` (mean of the turns on 0-10), `correct` (mean over the turns with a check).
+Value: mean raw reward of the two turns, or with `scored_by: judge` the mean of a judge's two grades (1 to 10). The
+second turn is asked after the model's own first answer. Metrics: `turn_1`, `turn_2` (raw), `ten` (mean of the turns on
+0-10, rewards only), `correct` (mean over the turns with a check).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 from equipoise.data.read import require_columns
 from equipoise.evaluation.tasks.base import (
     Built,
+    Evidence,
     Malformed,
     Outcome,
-    Rewards,
     Row,
     Task,
     collect,
@@ -28,7 +29,6 @@ from equipoise.evaluation.tasks.base import (
     user,
     valid,
 )
-from equipoise.model.generate import Answer
 from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item
 
@@ -58,18 +58,27 @@ def _item(row: Row, column: str, name: str) -> Item:
         group=str(row.get("group") or number),
         category=text(row, "category", blank=True),
         follow_ups=(second,),
-        gold={"check": row["check"]} if row.get("check") else {},
+        gold={**({"check": row["check"]} if row.get("check") else {}), **_references(row)},
     )
 
 
-def score(item: Item, answers: Sequence[Answer], rewards: Rewards | None) -> Outcome:
-    """Mean raw reward of the turns."""
-    assert rewards is not None  # evaluate() refuses a task that needs a reward model without one
-    raw = list(rewards.raw)
+def _references(row: Row) -> dict[str, list[str]]:
+    """The reference answers of the turns that a judge gets, where the row has them (math, reasoning, coding)."""
+    found = row.get("reference")
+    if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
+        return {}
+    return {"references": [valid(one) for one in found]}
+
+
+def score(item: Item, evidence: Evidence) -> Outcome:
+    """Mean grade of the turns where a judge graded them, else their mean raw reward."""
+    rewards = evidence.rewards
+    raw = list(evidence.grades if evidence.grades is not None else rewards.raw if rewards else ())
     metrics = {f"turn_{number}": value for number, value in enumerate(raw, 1)}
-    metrics["ten"] = _mean([rewards.to_ten(value) for value in raw])
+    if evidence.grades is None and rewards:
+        metrics |= {"ten": _mean([rewards.to_ten(value) for value in raw]), **rewards.details}
     checks = item.gold.get("check", ())
-    checked = [correct(check, answer.text) for check, answer in zip(checks, answers, strict=False) if check]
+    checked = [correct(check, answer.text) for check, answer in zip(checks, evidence.answers, strict=False) if check]
     if checked:
         metrics["correct"] = _mean(checked)
     return Outcome(_mean(raw), metrics=metrics)
@@ -81,13 +90,13 @@ def _mean(values: Sequence[float]) -> float:
 
 TASK = Task(
     name="mt_bench",
-    version=1,
+    version=2,
     value="mean raw reward of two turns",
     default_id="HuggingFaceH4/mt_bench_prompts",
     default_split="train",
     pocket_kind="mt_bench",
     pocket_rows=300,
-    needs_reward=True,
+    needs=frozenset({"answers", "reward"}),
     items=items,
     score=score,
 )

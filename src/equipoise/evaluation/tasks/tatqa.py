@@ -1,24 +1,24 @@
 """TAT-QA: questions about a table of a financial report and the passages beside it.
 
 Link: https://github.com/NExTplusplus/TAT-QA (Zhu et al. 2021), development split, 278 documents, 1,668 questions.
-Licence of the data: CC BY 4.0. Version 1.
+Licence of the data: CC BY 4.0. Version 2.
 Sample: "What is the amount of total sales in 2019?" -> `$1,496.5`, scale million (type span, from table and text).
 Chance level: 0 (free answers); naming a cell of the table at random is right in a few per cent of the span questions.
 Value: exact match of answer and scale, as the official evaluator counts it. Metrics: `f1`; `format` (1 where
-the answer has an `Answer:` line). Items of one document are one group.
+the answer has an `Answer:` line). Items of one document are one group; the categories of an item are the type of its
+answer and where it is from (table, text, table-text).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from equipoise.data.read import require_columns
-from equipoise.evaluation.tasks.base import Built, Malformed, Outcome, Rewards, Task, collect, text, user, valid
+from equipoise.evaluation.tasks.base import Built, Evidence, Malformed, Outcome, Task, collect, text, user, valid
 from equipoise.evaluation.tasks.tatqa_metric import exact_match_and_f1
 from equipoise.evaluation.tasks.tatqa_prompt import parse_answer, render
-from equipoise.model.generate import Answer
 from equipoise.recipe_evaluation import TaskSpec
 from equipoise.records import Item
 
@@ -73,14 +73,14 @@ def _item(document: Mapping[str, Any] | str, question: Any, layout: str) -> Item
         task="tatqa",
         prompt=user(valid(render(document, question, layout=layout))),
         group=text(document["table"], "uid"),
-        category=text(question, "answer_type", blank=True),
+        category=", ".join(filter(None, (text(question, name, blank=True) for name in ("answer_type", "answer_from")))),
         gold={name: question.get(name) for name in GOLD},
     )
 
 
-def score(item: Item, answers: Sequence[Answer], rewards: Rewards | None) -> Outcome:
+def score(item: Item, evidence: Evidence) -> Outcome:
     """Exact match; an item whose gold answer is malformed is unscored with the reason."""
-    said = answers[0].text
+    said = evidence.answers[0].text
     answer, scale = parse_answer(said)
     try:
         exact, f1 = exact_match_and_f1(
@@ -97,13 +97,13 @@ def score(item: Item, answers: Sequence[Answer], rewards: Rewards | None) -> Out
 
 TASK = Task(
     name="tatqa",
-    version=1,
+    version=2,
     value="exact match of answer and scale (0 or 1)",
     default_id="next-tat/TAT-QA",
     default_split="validation",
     pocket_kind="tatqa",
     pocket_rows=100,
-    needs_reward=False,
+    needs=frozenset({"answers"}),
     items=items,
     score=score,
 )

@@ -1,0 +1,147 @@
+"""The bodies of the commands that measure: `eval`, `compare`, `audit-table`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from equipoise import console
+from equipoise.cli import print_json
+from equipoise.commands import find_recipe, quiet, recipe_folder
+from equipoise.console_scores import noise_table, score_tables
+from equipoise.recipe_evaluation import Evaluation, Generation
+from equipoise.recipe_file import load_recipe, parse_evaluation
+from equipoise.recipe_parts import ModelSpec, RewardSpec
+from equipoise.recipe_sources import Source
+from equipoise.records import InputError, Score
+from equipoise.run_folder import read_json, write_json, write_lines
+
+NOISE = "noise.json"
+DEFAULT_TASKS = ("tatqa", "mt_bench", "finance_instruct", "reddit")
+LONGEST = {"tatqa": 128, "mt_bench": 512, "finance_instruct": 512, "reddit": 256, "ifeval": 1024}
+"""Longest answers in tokens where no recipe says another number."""
+
+
+def eval_command(
+    model: str,
+    adapter: Sequence[Path],
+    task: Sequence[str],
+    recipe: Path | None,
+    reward: Sequence[str],
+    limit: int | None,
+    repeats: int | None,
+    overrides: Sequence[str],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a model and write or print the result."""
+    quiet()
+    loaded = load_recipe(find_recipe(recipe)) if recipe else None
+    base = loaded.evaluation if loaded else default_evaluation(model, task)
+    evaluation = _chosen(base, task, limit, repeats, overrides)
+    sources: Mapping[str, Source] = loaded.sources if loaded else {}
+    spec = loaded.model if loaded and loaded.model.id == model else ModelSpec(id=model)
+    from equipoise import api
+    from equipoise.outcome import noise_of_scores
+
+    judge = _reward(reward, loaded.reward if loaded else None, model)
+    with console.Terminal() as display:
+        measured = api.evaluate_again(
+            spec, evaluation, reward=judge, adapters=adapter, sources=sources, display=display
+        )
+    noise = noise_of_scores(measured, confidence=evaluation.confidence)
+    if out:
+        for name, records in measured[0].items():
+            write_lines(out / f"{name}.jsonl", (score.record() for score in records))
+        if noise:
+            write_json(out / NOISE, noise)
+    _show(f"Scores of {model}", measured[0], noise, as_json)
+
+
+def _show(title: str, scores: Mapping[str, list[Score]], noise: Mapping[str, Any], as_json: bool) -> None:
+    from equipoise.outcome import by_category, summary
+
+    rows = {name: summary(records) for name, records in scores.items()}
+    categories = {name: by_category(records) for name, records in scores.items()}
+    if as_json:
+        shown = {name: {**row, "categories": categories[name]} for name, row in rows.items()}
+        print_json({name: {**row, **({"noise": noise[name]} if name in noise else {})} for name, row in shown.items()})
+        return
+    score_tables(title, rows, categories)
+    noise_table(noise)
+
+
+def _reward(named: Sequence[str], of_recipe: RewardSpec | None, model: str) -> RewardSpec | None:
+    """The reward model: those named (several are an ensemble), else the recipe's, else the embedded one of `pocket`."""
+    if named:
+        return RewardSpec(id=named[0], also=tuple(RewardSpec(id=id) for id in named[1:]))
+    return of_recipe or (RewardSpec(id="pocket") if model == "pocket" else None)
+
+
+def _chosen(
+    base: Evaluation, task: Sequence[str], limit: int | None, repeats: int | None, overrides: Sequence[str]
+) -> Evaluation:
+    """The evaluation with what the command line says."""
+    known = base.tasks.chosen()
+    unknown = [name for name in task if name not in known]
+    if unknown:
+        raise InputError(f"--task {unknown[0]}: not among the tasks of the recipe: {', '.join(known)}")
+    tasks = {name: spec.model_dump(mode="json") for name, spec in known.items() if not task or name in task}
+    if limit:
+        tasks = {name: {**spec, "limit": limit} for name, spec in tasks.items()}
+    record = {**base.model_dump(mode="json"), "tasks": tasks, **({"repeats": repeats} if repeats else {})}
+    return parse_evaluation(record, overrides)
+
+
+def default_evaluation(model: str, task: Sequence[str]) -> Evaluation:
+    """The named tasks (else four) with their defaults; the embedded model is asked about its own world."""
+    if model == "pocket" and set(task) <= set(DEFAULT_TASKS):
+        return load_recipe(recipe_folder() / "pocket.yaml").evaluation
+    named: dict[str, Any] = {name: {} for name in task or DEFAULT_TASKS}
+    return parse_evaluation({"tasks": named, "generation": Generation(max_new_tokens=LONGEST).model_dump(mode="json")})
+
+
+def compare_command(before: Path, after: Sequence[Path], split: str, confidence: float, as_json: bool) -> None:
+    """Compare one place with each of the others."""
+    if split not in ("all", "dev", "test"):
+        raise InputError(f"--split {split}: one of all, dev, test")
+    from equipoise import api
+    from equipoise.evaluation.stats_words import sentence
+
+    found = {
+        str(place): api.compare(before, place, split=split, confidence=confidence, noise=_noise(before, place, split))
+        for place in after
+    }
+    if as_json:
+        print_json({place: {domain: asdict(row) for domain, row in rows.items()} for place, rows in found.items()})
+        return
+    for place, rows in found.items():
+        console.verdict_table(
+            {domain: asdict(row) for domain, row in rows.items()}, f"{before} against {place} ({split} items)"
+        )
+        for row in rows.values():
+            print(sentence(row, confidence=confidence))
+
+
+def _noise(before: Path, after: Path, split: str) -> dict[str, float]:
+    """The larger noise that either side knows of, by domain."""
+    found: dict[str, float] = {}
+    for path in (before / NOISE, after / NOISE):
+        for domain, record in (read_json(path) if path.is_file() else {}).items():
+            limit = record.get(split, record)["limit"]  # a run's file is about its test items alone
+            found[domain] = max(limit, found.get(domain, 0.0))
+    return found
+
+
+def audit_table_command(file: Path, as_json: bool) -> None:
+    """Say which claims of a table of published figures could be told from noise."""
+    from equipoise.evaluation.audit import audit, read_table
+
+    table = read_table(file)
+    findings = audit(table)
+    if as_json:
+        print_json([finding.record() for finding in findings])
+        return
+    print(f"{file}: not shown yet")
