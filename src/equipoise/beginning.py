@@ -52,6 +52,11 @@ class Lab:
 def begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> Lab:
     """Everything that can fail because of the user's input happens here, before the first expensive step."""
     require_trackers(recipe.trackers)
+    if recipe.evaluation.generation.backend == "openai":
+        raise InputError(
+            "evaluation.generation.backend: openai: the server does not have the adapters that a run trains; use "
+            "transformers or vllm here, and openai for `equipoise eval`"
+        )
     display.say("preparing the pairs of every stage")
     store = Store()
     models = Models(recipe, store, display, partial(_require_trainable, recipe, team))

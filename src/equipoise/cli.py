@@ -130,14 +130,18 @@ def eval_(
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Measure so many times: noise.json says how far that moves the scores.")
     ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Ask this OpenAI-compatible server (http://host:port/v1) for MODEL's answers.")
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Write <task>.jsonl here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model; the same input gives byte-identical score files."""
-    from equipoise.commands_eval import eval_command
+    from equipoise.commands_eval import EvalOptions, eval_command
 
-    eval_command(model, adapter or [], task or [], recipe, reward or [], limit, repeats, overrides or [], out, as_json)
+    given = (adapter or [], task or [], recipe, reward or [], limit, repeats, server, overrides or [])
+    eval_command(EvalOptions(model, *given), out, as_json)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +24,35 @@ LONGEST = {"tatqa": 128, "mt_bench": 512, "finance_instruct": 512, "reddit": 256
 """Longest answers in tokens where no recipe says another number."""
 
 
-def eval_command(
-    model: str,
-    adapter: Sequence[Path],
-    task: Sequence[str],
-    recipe: Path | None,
-    reward: Sequence[str],
-    limit: int | None,
-    repeats: int | None,
-    overrides: Sequence[str],
-    out: Path | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class EvalOptions:
+    """What the command line of `eval` says."""
+
+    model: str
+    adapters: Sequence[Path]
+    tasks: Sequence[str]
+    recipe: Path | None
+    rewards: Sequence[str]
+    limit: int | None
+    repeats: int | None
+    server: str | None
+    overrides: Sequence[str]
+
+
+def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     """Score a model and write or print the result."""
     quiet()
-    loaded = load_recipe(find_recipe(recipe)) if recipe else None
-    base = loaded.evaluation if loaded else default_evaluation(model, task)
-    evaluation = _chosen(base, task, limit, repeats, overrides)
+    loaded = load_recipe(find_recipe(asked.recipe)) if asked.recipe else None
+    evaluation = _chosen(loaded.evaluation if loaded else default_evaluation(asked.model, asked.tasks), asked)
     sources: Mapping[str, Source] = loaded.sources if loaded else {}
-    spec = loaded.model if loaded and loaded.model.id == model else ModelSpec(id=model)
+    spec = loaded.model if loaded and loaded.model.id == asked.model else ModelSpec(id=asked.model)
     from equipoise import api
     from equipoise.outcome import noise_of_scores
 
-    judge = _reward(reward, loaded.reward if loaded else None, model)
+    judge = _reward(asked.rewards, loaded.reward if loaded else None, asked.model)
     with console.Terminal() as display:
         measured = api.evaluate_again(
-            spec, evaluation, reward=judge, adapters=adapter, sources=sources, display=display
+            spec, evaluation, reward=judge, adapters=asked.adapters, sources=sources, display=display
         )
     noise = noise_of_scores(measured, confidence=evaluation.confidence)
     if out:
@@ -57,7 +60,7 @@ def eval_command(
             write_lines(out / f"{name}.jsonl", (score.record() for score in records))
         if noise:
             write_json(out / NOISE, noise)
-    _show(f"Scores of {model}", measured[0], noise, as_json)
+    _show(f"Scores of {asked.model}", measured[0], noise, as_json)
 
 
 def _show(title: str, scores: Mapping[str, list[Score]], noise: Mapping[str, Any], as_json: bool) -> None:
@@ -80,19 +83,21 @@ def _reward(named: Sequence[str], of_recipe: RewardSpec | None, model: str) -> R
     return of_recipe or (RewardSpec(id="pocket") if model == "pocket" else None)
 
 
-def _chosen(
-    base: Evaluation, task: Sequence[str], limit: int | None, repeats: int | None, overrides: Sequence[str]
-) -> Evaluation:
+def _chosen(base: Evaluation, asked: EvalOptions) -> Evaluation:
     """The evaluation with what the command line says."""
     known = base.tasks.chosen()
-    unknown = [name for name in task if name not in known]
+    unknown = [name for name in asked.tasks if name not in known]
     if unknown:
         raise InputError(f"--task {unknown[0]}: not among the tasks of the recipe: {', '.join(known)}")
-    tasks = {name: spec.model_dump(mode="json") for name, spec in known.items() if not task or name in task}
-    if limit:
-        tasks = {name: {**spec, "limit": limit} for name, spec in tasks.items()}
-    record = {**base.model_dump(mode="json"), "tasks": tasks, **({"repeats": repeats} if repeats else {})}
-    return parse_evaluation(record, overrides)
+    tasks = {name: spec.model_dump(mode="json") for name, spec in known.items() if name in (asked.tasks or known)}
+    if asked.limit:
+        tasks = {name: {**spec, "limit": asked.limit} for name, spec in tasks.items()}
+    record = {**base.model_dump(mode="json"), "tasks": tasks}
+    record |= {"repeats": asked.repeats} if asked.repeats else {}
+    if asked.server:
+        served = {"url": asked.server, "model": asked.model}
+        record["generation"] = {**record["generation"], "backend": "openai", "server": served}
+    return parse_evaluation(record, asked.overrides)
 
 
 def default_evaluation(model: str, task: Sequence[str]) -> Evaluation:

@@ -33,7 +33,9 @@ def preference_items(name: str, spec: PreferenceSpec, sources: Mapping[str, Sour
         raise InputError(f"{where}: all pairs of {spec.source!r} may be trained on; set its `hold_out` above 0")
     built = build(spec.source if isinstance(spec.source, str) else name, source)
     pairs, reasons = clean(built.pairs, evaluation_texts=())
-    dropped = {reason: count for reason, count in {**built.dropped, **reasons}.items() if count and reason != OVER_LIMIT}
+    dropped = {
+        reason: count for reason, count in {**built.dropped, **reasons}.items() if count and reason != OVER_LIMIT
+    }
     if of_recipe:
         kept_out = held_out_groups(built.pairs, source.hold_out)
         pairs = [pair for pair in pairs if pair.group in kept_out]

@@ -12,10 +12,10 @@ second turn is asked after the model's own first answer. Metrics: `turn_1`, `tur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equipoise.data.read import require_columns
+from equipoise.data.read import read_rows, require_columns
 from equipoise.evaluation.tasks.base import (
     Built,
     Evidence,
@@ -29,8 +29,10 @@ from equipoise.evaluation.tasks.base import (
     user,
     valid,
 )
-from equipoise.recipe_evaluation import TaskSpec
-from equipoise.records import Item
+from equipoise.recipe_evaluation import MtBenchSpec, TaskSpec
+from equipoise.records import InputError, Item
+
+WITH_REFERENCE = ("math", "reasoning", "coding")
 
 
 def items(rows: list[dict[str, Any]], spec: TaskSpec, where: str) -> Built:
@@ -38,10 +40,27 @@ def items(rows: list[dict[str, Any]], spec: TaskSpec, where: str) -> Built:
     on_hub = any("prompt" in row for row in rows) and not any("turns" in row for row in rows)
     turns, name = ("prompt", "prompt_id") if on_hub else ("turns", "question_id")
     require_columns(rows, (name, "category", turns), where)
-    return collect(rows, lambda row: _item(row, turns, name))
+    given = _answers_of_file(spec.references, where) if isinstance(spec, MtBenchSpec) and spec.references else None
+    return collect(rows, lambda row: _item(row, turns, name, given))
 
 
-def _item(row: Row, column: str, name: str) -> Item:
+def _answers_of_file(path: str, where: str) -> dict[str, list[str]]:
+    """The two reference answers of each question of a file, by question."""
+    rows = read_rows(path, revision=None, split="train", what=f"{where}.references")
+    require_columns(rows, ("question_id", "choices"), f"{where}.references")
+    found: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, 1):
+        choices = row["choices"]
+        turns = (
+            choices[0].get("turns") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+        )
+        if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+            raise InputError(f"{path}: row {number}: choices: no list of `turns`, which are texts; mend the row")
+        found[str(row["question_id"])] = [valid(turn) for turn in turns]
+    return found
+
+
+def _item(row: Row, column: str, name: str, given: Mapping[str, list[str]] | None) -> Item:
     turns = row.get(column)
     if not isinstance(turns, list) or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise Malformed(f"{column} is not a list of texts")
@@ -58,14 +77,19 @@ def _item(row: Row, column: str, name: str) -> Item:
         group=str(row.get("group") or number),
         category=text(row, "category", blank=True),
         follow_ups=(second,),
-        gold={**({"check": row["check"]} if row.get("check") else {}), **_references(row)},
+        gold={**({"check": row["check"]} if row.get("check") else {}), **_references(row, number, given)},
     )
 
 
-def _references(row: Row) -> dict[str, list[str]]:
-    """The reference answers of the turns that a judge gets, where the row has them (math, reasoning, coding)."""
-    found = row.get("reference")
-    if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
+def _references(row: Row, number: str, given: Mapping[str, list[str]] | None) -> dict[str, list[str]]:
+    """The reference answers of the turns that a judge gets, where there are some (math, reasoning, coding)."""
+    found = row.get("reference") if given is None else given.get(number)
+    if (
+        row.get("category") not in WITH_REFERENCE
+        or not isinstance(found, list)
+        or not found
+        or not all(isinstance(one, str) for one in found)
+    ):
         return {}
     return {"references": [valid(one) for one in found]}
 
