@@ -63,8 +63,8 @@ class MtBenchSpec(TaskSpec):
     scored_by: Literal["reward", "judge"] = "reward"
     """`judge` asks the model under `evaluation.judge` for a grade of 1 to 10 for each turn."""
     references: str | None = None
-    """File of reference answers for the judge (`question_id`, `choices`, as FastChat's reference_answer/*.jsonl), instead
-    of those in the `reference` column of the questions. A judge sees those of math, reasoning and coding."""
+    """File of reference answers for the judge (`question_id`, `choices`, as FastChat's reference_answer/*.jsonl),
+    instead of those in the column `reference` of the questions. A judge sees those of math, reasoning and coding."""
 
 
 class PreferenceSpec(TaskSpec):

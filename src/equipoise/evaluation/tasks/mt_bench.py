@@ -50,10 +50,8 @@ def _answers_of_file(path: str, where: str) -> dict[str, list[str]]:
     require_columns(rows, ("question_id", "choices"), f"{where}.references")
     found: dict[str, list[str]] = {}
     for number, row in enumerate(rows, 1):
-        choices = row["choices"]
-        turns = (
-            choices[0].get("turns") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
-        )
+        first = row["choices"][0] if isinstance(row["choices"], list) and row["choices"] else None
+        turns = first.get("turns") if isinstance(first, dict) else None
         if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
             raise InputError(f"{path}: row {number}: choices: no list of `turns`, which are texts; mend the row")
         found[str(row["question_id"])] = [valid(turn) for turn in turns]
@@ -84,13 +82,10 @@ def _item(row: Row, column: str, name: str, given: Mapping[str, list[str]] | Non
 def _references(row: Row, number: str, given: Mapping[str, list[str]] | None) -> dict[str, list[str]]:
     """The reference answers of the turns that a judge gets, where there are some (math, reasoning, coding)."""
     found = row.get("reference") if given is None else given.get(number)
-    if (
-        row.get("category") not in WITH_REFERENCE
-        or not isinstance(found, list)
-        or not found
-        or not all(isinstance(one, str) for one in found)
-    ):
+    if row.get("category") not in WITH_REFERENCE or not isinstance(found, list) or not found:
         return {}
+    if not all(isinstance(one, str) for one in found):
+        raise Malformed("reference is not a list of texts")
     return {"references": [valid(one) for one in found]}
 
 
