@@ -56,7 +56,7 @@ class Measurement:
         with self._generator(policy, stack, fresh) as generator:
             return self._scores(generator, likely, harness)
 
-    def scores_of_server(self) -> dict[str, list[Score]]:
+    def scores_of_server(self, *, fresh: int = 0) -> dict[str, list[Score]]:
         """The same of what a server serves (`generation.backend: openai`), whose weights are not here.
 
         Raises InputError where a task needs them.
@@ -71,7 +71,7 @@ class Measurement:
                     f"evaluation.tasks.{name}: needs the model's log-probabilities, and a server gives answers only; "
                     "leave it out, or use backend: transformers"
                 )
-        return self._scores(ServerGenerator(server, store=self.store), {}, {})
+        return self._scores(ServerGenerator(server, store=None if fresh else self.store), {}, {})
 
     def _scores(self, generator: Generator, likely: Likelihoods, harness: HarnessScores) -> dict[str, list[Score]]:
         from equipoise.evaluation.judge import Judge
@@ -151,7 +151,7 @@ class Measurement:
 def measure_model(measurement: Measurement, stack: Sequence[Path], *, repeats: int = 1) -> list[dict[str, list[Score]]]:
     """Scores of a model that is not loaded yet, measured `repeats` times."""
     if measurement.evaluation.generation.backend == "openai":
-        return [measurement.scores_of_server() for _ in range(repeats)]
+        return [measurement.scores_of_server(fresh=number) for number in range(repeats)]
     policy = load_policy(measurement.model)
     return [measurement.scores(policy, stack, fresh=number) for number in range(repeats)]
 

@@ -30,16 +30,16 @@ def sentence(comparison: Comparison, *, confidence: float = 0.95, wished: float 
     figures = with_interval(c.difference, c.ci, confidence)
     left_out = f" ({c.unscored} left out, unscored)" if c.unscored else ""
     said = f"{c.domain}: {figures} on {c.n} questions{left_out}: {c.verdict}"
-    beside = _beside(c)
-    said += beside
+    why = beside(c)
+    said += why
     if c.verdict == "held":
         return f"{said} (a loss of {c.margin:g} or more is excluded)"
-    if c.verdict == "undecided" and not beside:
-        return f"{said}{_alone(c, confidence)}; {_needed(c, wished)}"
+    if c.verdict == "undecided" and not why:
+        return f"{said}{_alone(c, confidence)}; {needed(c, wished)}"
     return said
 
 
-def _beside(c: Comparison) -> str:
+def beside(c: Comparison) -> str:
     """What else decided: the noise of the instrument, or items that lost their score."""
     if c.noise is not None and 0 < abs(c.difference) <= c.noise and c.verdict in ("held", "undecided"):
         return f" (measuring the unchanged model again moves it by up to {c.noise:.2g})"
@@ -54,7 +54,7 @@ def _alone(c: Comparison, confidence: float) -> str:
     return f" (alone p = {c.p_value:.2g}, corrected for the number of domains {c.p_holm:.2g})" if alone else ""
 
 
-def _needed(c: Comparison, wished: float | None) -> str:
+def needed(c: Comparison, wished: float | None) -> str:
     """Return what n items can show, and about how many would be needed for the wished effect."""
     effect = float(f"{wished or c.margin or c.detectable / 2:.2g}")  # as printed
     seen = f"with {c.n} questions a change below {c.detectable:.2g} cannot be seen"

@@ -145,8 +145,7 @@ def comparisons(value: Any) -> dict[str, dict[str, Comparison]]:
 
 def _comparison(row: dict[str, Any]) -> Comparison:
     numbers(row, "before", "after", "difference", "p_value", "p_holm", "n", "unscored", "detectable")
-    if row.get("margin") is not None:
-        numbers(row, "margin")
+    numbers(row, *(key for key in ("margin", "noise", "lost") if row.get(key) is not None))
     pairs = {
         part: {key: _interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
     }

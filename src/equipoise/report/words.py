@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from equipoise.data.ledger import Ledger, differences, problems
 from equipoise.evaluation.gate import vacuous
-from equipoise.evaluation.stats_words import with_interval
+from equipoise.evaluation.stats_words import beside, needed, with_interval
 from equipoise.recipe import Gate
 from equipoise.recipe_parts import RewardSpec
 from equipoise.recipe_sources import Source, ranked
@@ -98,7 +98,7 @@ def domain_sentence(row: Comparison, confidence: float) -> str:
     if row.verdict == "held":
         return f"{change}: a loss of {row.margin:g} or more is excluded."
     if row.verdict == "undecided":
-        return f"{change}: not decided. {row.n} questions can show a change of {row.detectable:.2g} or more."
+        return f"{change}: not decided{beside(row) or f'; {needed(row, None)}'}."
     return f"{change}."
 
 
@@ -128,6 +128,14 @@ def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str
         found += _gate_warnings(files, stage)
     found += ledger_problems(files)
     found += _same_reward(files)
+    noise = [f"{name} by up to {row.noise:.2g}" for name, row in files.compared.items() if row.noise]
+    if noise:
+        found.append(
+            f"Measuring the unchanged base model again moved {listed(noise)}: no smaller difference is a finding."
+        )
+    lost = [f"{name} {row.lost}" for name, row in files.compared.items() if row.lost]
+    if lost:
+        found.append(f"Questions that had a score before training and have none after: {listed(lost)}.")
     left_out = [f"{name} {row.unscored}" for name, row in files.compared.items() if row.unscored]
     if left_out:
         found.append(f"Questions that could not be scored on both sides are left out: {listed(left_out)}.")
