@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from equipoise.evaluation.evaluate import Instruments, evaluate
@@ -27,6 +28,8 @@ from equipoise.records import InputError, Item, Score, content_id
 from equipoise.store import Store
 
 KIND = "base-scores"
+WHICH = {"id", "revision", "split", "limit", "pick", "margin"}
+"""Options of a task that say which items are asked, or what is said of the scores: they change no item's score."""
 Items = Mapping[str, Sequence[Item]]
 Likelihoods = dict[str, dict[str, PairLikelihood | str]]
 HarnessScores = dict[str, dict[str, tuple[Outcome, tuple[str, ...]]]]
@@ -89,12 +92,21 @@ class Measurement:
     @contextmanager
     def _generator(self, policy: Loaded, stack: Sequence[Path], fresh: int) -> Iterator[Generator]:
         generation = self.evaluation.generation
+        if generation.backend == "vllm":
+            from equipoise.model.vllm_engine import VllmEngine, VllmGenerator
+
+            kept = None if fresh else self.store
+            with VllmEngine(self.model, engine_args=generation.vllm) as engine:
+                yield VllmGenerator(engine, stack, store=kept, thinking=self.model.thinking)
+            return
         generator = TransformersGenerator(
             replace(policy, model=attach(policy, stack)),
             identity=stack_identity(policy, stack),
             batch_size=generation.batch_size,
             store=self.store,
             thinking=self.model.thinking,
+            batch_invariant=generation.batch_invariant,
+            fresh=fresh,
         )
         try:
             yield generator
@@ -195,8 +207,12 @@ def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:
             generation.model_dump(mode="json"),
             [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version, repeat],
             recipe.evaluation.judge.model_dump(mode="json") if recipe.evaluation.judge else None,
-            recipe.evaluation.tasks.model_dump(mode="json"),
-            _harness_version() if recipe.evaluation.tasks.harness else None,
+            {
+                name: spec.model_dump(mode="json", exclude=WHICH)
+                for name, spec in recipe.evaluation.tasks.chosen().items()
+            },
+            _version("lm_eval") if recipe.evaluation.tasks.harness else None,
+            _version("vllm") if generation.backend == "vllm" else None,
             {
                 name: [task_version(name), [[item.id, item.content, item.group, item.category] for item in task]]
                 for name, task in items.items()
@@ -205,7 +221,8 @@ def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:
     )
 
 
-def _harness_version() -> str:
-    from equipoise.evaluation.harness import harness_version
-
-    return harness_version()
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # its absence stops the run where it is needed, with what to do
+        return None

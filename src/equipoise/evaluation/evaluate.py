@@ -245,7 +245,7 @@ def _grades(
     for (i, _, _), grade in zip(turns, judge.grade(asked, _labelled(progress, f"{name}: grades")), strict=True):
         before = found.get(i, [])
         if isinstance(before, list):
-            found[i] = [*before, grade.value] if grade.value is not None else f"no grade: {grade.reason}"
+            found[i] = [*before, grade.value] if grade.value is not None else str(grade.reason)
     return found
 
 
