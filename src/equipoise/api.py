@@ -115,7 +115,9 @@ def compare(
     left, right = _scores_of(before), _scores_of(after)
     if split != "all":
         left, right = only(left, split), only(right, split)  # type: ignore[arg-type]
-    return compare_scores(left, right, confidence=confidence, margins=margins, noise=noise, seed=seed)
+    return compare_scores(
+        left, right, confidence=confidence, margins=margins, noise=noise, seed=seed, second_opinion=True
+    )
 
 
 def _scores_of(place: str | Path | Run | Mapping[str, list[Score]]) -> dict[str, list[Score]]:

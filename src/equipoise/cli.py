@@ -162,7 +162,7 @@ def compare(
 @app.command("audit-table")
 @guarded
 def audit_table(
-    file: Annotated[Path, typer.Argument(help="A table of before/after figures with their n (docs/statistics.md).")],
+    file: Annotated[Path, typer.Argument(help="A table of before/after figures with their n (docs/original-experiments.md).")],
     as_json: AsJson = False,
 ) -> None:
     """Say which claims of a table of published figures could be told from noise."""

@@ -142,11 +142,12 @@ def _noise(before: Path, after: Path, split: str) -> dict[str, float]:
 
 def audit_table_command(file: Path, as_json: bool) -> None:
     """Say which claims of a table of published figures could be told from noise."""
-    from equipoise.evaluation.audit import audit, read_table
+    from equipoise.evaluation import audit
 
-    table = read_table(file)
-    findings = audit(table)
+    findings = audit.audit(audit.read_table(file))
     if as_json:
         print_json([finding.record() for finding in findings])
         return
-    print(f"{file}: not shown yet")
+    console.table(f"Claims of {file}", audit.COLUMNS, audit.rows_for_terminal(findings))
+    for said in (*map(audit.sentence, findings), *audit.oddities(findings), audit.summary(findings)):
+        print(said)

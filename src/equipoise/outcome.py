@@ -84,6 +84,7 @@ def compare_points(
         margins=margins(recipe),
         seed=recipe.seed,
         noise={name: one.limit for name, one in (found or {}).items()},
+        second_opinion=True,
     )
 
 

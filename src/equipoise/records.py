@@ -174,3 +174,7 @@ class Comparison:
     metrics: Mapping[str, tuple[float, float]]
     noise: float | None = None
     lost: int = 0
+    bootstrap: tuple[float, float] | None = None
+    """Second opinion where it was asked for: the BCa bootstrap's interval."""
+    permutation_p: float | None = None
+    """Second opinion where it was asked for: p of the sign-flip permutation test."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from equipoise.evaluation import stats
+from equipoise.evaluation.stats_resample import bootstrap_bca, permutation_p
 from equipoise.recipe import HEALTH_FIGURES
 from equipoise.records import Comparison, InputError, Score
 
@@ -44,11 +45,13 @@ def compare(
     seed: int = 0,
     metric: str | None = None,
     noise: Mapping[str, float] | None = None,
+    second_opinion: bool = False,
 ) -> dict[str, Comparison]:
     """Compare each domain that both sides have, on their shared items, by value or by a further `metric`.
 
     `margins` gives the non-inferiority margin of a domain, for the verdict `held`; `noise` the difference that
-    repeating a measurement can make. p-values are corrected
+    repeating a measurement can make. `second_opinion` adds what the bootstrap and the permutation test say; they
+    decide nothing (docs/statistics.md shows why). p-values are corrected
     (Holm) over the domains compared here; intervals are for each domain alone. Raises InputError when no
     domain or no item is shared, items differ in content, or fewer than 2 items are scored on both sides.
     """
@@ -59,7 +62,7 @@ def compare(
     values = {domain: _values(pairs, metric) for domain, pairs in joined.items()}
     results = {domain: _result(domain, pairs, seed, confidence) for domain, pairs in values.items()}
     corrected = stats.holm({domain: result.p_value for domain, result in results.items()})
-    return {
+    found = {
         domain: _comparison(
             domain,
             results[domain],
@@ -71,6 +74,18 @@ def compare(
         )
         for domain in domains
     }
+    if not second_opinion:
+        return found
+    return {domain: _with_second_opinion(row, values[domain], seed, confidence) for domain, row in found.items()}
+
+
+def _with_second_opinion(row: Comparison, values: PairedValues, seed: int, confidence: float) -> Comparison:
+    differences = [after - before for before, after in zip(values.before, values.after, strict=True)]
+    return replace(
+        row,
+        bootstrap=bootstrap_bca(differences, clusters=values.groups, seed=seed, confidence=confidence),
+        permutation_p=permutation_p(differences, clusters=values.groups, seed=seed),
+    )
 
 
 def join(domain: str, before: Sequence[Score], after: Sequence[Score]) -> list[tuple[Score, Score]]:
