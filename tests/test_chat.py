@@ -74,9 +74,18 @@ def test_a_model_that_always_thinks_is_refused_with_thinking_off() -> None:
     require_thinking_off(make_tokenizer(THINKING), "model.id: x")
 
 
+def test_a_template_without_a_system_turn_gets_its_text_in_the_first_question() -> None:
+    system, asked = QUESTION
+    merged = (Message("user", f"{system.content}\n\n{asked.content}"),)
+    tokenizer = make_tokenizer(NO_SYSTEM)
+    assert prompt_ids(tokenizer, QUESTION) == prompt_ids(tokenizer, merged)
+    assert answer_ids(tokenizer, QUESTION, "A loan.") == answer_ids(tokenizer, merged, "A loan.")
+
+
 def test_a_template_that_refuses_a_role_says_so() -> None:
-    with pytest.raises(InputError, match="refuses a conversation of the roles system, user: no system role"):
-        prompt_ids(make_tokenizer(NO_SYSTEM), QUESTION)
+    tokenizer = make_tokenizer("{{ raise_exception('only users') }}")
+    with pytest.raises(InputError, match="refuses a conversation of the roles user: only users"):
+        prompt_ids(tokenizer, (Message("user", "?"),))
 
 
 def test_no_prompt_depends_on_the_day() -> None:

@@ -48,6 +48,9 @@ class Rates:
 
     identity, calibration = "rates", Calibration()
 
+    def details(self, conversations: Any) -> list[dict[str, float]]:
+        return [{} for _ in conversations]
+
     def __init__(self, rate: Any) -> None:
         self.rate, self.asked = rate, []  # type: ignore[var-annotated]
 

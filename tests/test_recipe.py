@@ -14,7 +14,8 @@ from equipoise.recipe_evaluation import METRICS, TaskSpec
 from equipoise.recipe_file import RecipeError, changed_fields, fingerprint, load_recipe, parse_recipe, resolved
 from equipoise.records import Item
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path for path in FOLDER.rglob("*.yaml") if "spaces" not in path.parts)
 GOOD = """\
 name: small
 model: {id: pocket}

@@ -11,12 +11,14 @@ import pytest
 import torch
 import transformers
 
-from equipoise.model.load import load_tokenizer
-from equipoise.model.reward import Calibration, RewardModel, padded_length, render
+from equipoise.model.load import classifier_identity, load_tokenizer
+from equipoise.model.reward import RewardModel, padded_length
+from equipoise.model.reward_text import encode
+from equipoise.model.sanity import Case
 from equipoise.recipe import RewardSpec
 from equipoise.records import InputError, Message
 from equipoise.store import Store
-from models import make_policy, make_reward
+from models import make_policy, make_reward, make_tokenizer, settings
 
 torch.set_num_threads(1)
 CONVERSATIONS = [
@@ -24,8 +26,17 @@ CONVERSATIONS = [
     ((Message("user", "What is a bond?"),), "A loan."),
     ((Message("user", "Should I pay my loans first? " * 5),), "Yes, pay interest every year. " * 6),
     ((Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "A letter, please.")), "Dear bank,"),
-    ((Message("user", "Hi"),), ""),
+    ((Message("user", "Hi"),), "No"),
 ]
+CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen3": ("Qwen3Config", {}),
+    "Llama": ("LlamaConfig", {}),
+    "Mistral": ("MistralConfig", {"sliding_window": 16}),
+    "Gemma2": ("Gemma2Config", {"query_pre_attn_scalar": 12}),
+    "Gemma": ("GemmaConfig", {}),
+    "Gemma3Text": ("Gemma3TextConfig", {"query_pre_attn_scalar": 12, "sliding_window": 16}),
+}
+"""Sequence classifiers of transformers by the beginning of their class, with what their configuration needs."""
 
 
 @pytest.fixture(scope="module")
@@ -66,39 +77,84 @@ def test_padding_token_equal_to_the_end_of_turn(tmp_path: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": config["eos_token"]}))
     same = model(folder)
-    assert same.loaded.tokenizer.pad_token_id == same._encode(*CONVERSATIONS[1])[-1]
+    assert same.loaded.tokenizer.pad_token_id == encode(same.loaded.tokenizer, *CONVERSATIONS[1], 400)[-1]
     assert same.score(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_long_conversation_loses_its_beginning_and_never_the_answer(folder: Path) -> None:
+def test_a_padding_token_beyond_the_embeddings_is_not_used(tmp_path: Path) -> None:
+    folder = make_reward(tmp_path / "reward")
+    expected = model(folder).score(CONVERSATIONS)
     tokenizer = load_tokenizer(folder, "test")
-    messages, answer = (Message("user", "What about the bank? " * 30),), "Pay interest every year."
-    ids, protected = render(tokenizer, messages, answer)
-    assert tokenizer.decode(ids[-protected:]) == "Pay interest every year.<|im_end|>\n"
-    short = model(folder, max_length=40)
-    assert len(ids) > 40
-    assert short._encode(messages, answer) == tuple(ids[-40:])
-    other = (Message("user", "Something else entirely. " + messages[0].content),)
-    assert short.score([(other, answer)]) == short.score([(messages, answer)])
-    refused = short.score([(messages, answer * 9)])[0]
-    assert isinstance(refused, str) and "answer too long" in refused
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    other = model(folder)
+    assert other.loaded.tokenizer.pad_token_id >= other.loaded.model.get_input_embeddings().num_embeddings
+    assert other.score(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
 
 
-def test_no_second_beginning_of_sequence(folder: Path) -> None:
-    tokenizer = load_tokenizer(folder, "test")
-    tokenizer.chat_template = "<|endoftext|>" + tokenizer.chat_template
-    tokenizer.bos_token, tokenizer.add_bos_token = "<|endoftext|>", True
-    ids, _ = render(tokenizer, CONVERSATIONS[0][0], "A loan.")
-    assert ids.count(tokenizer.bos_token_id) == 1
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_other_architectures(name: str, tmp_path: Path) -> None:
+    """Each is scored as it scores one whole conversation by itself, without padding; each is refused without a head."""
+    configuration, more = CLASSIFIERS[name]
+    tokenizer = make_tokenizer()
+    values = settings(tokenizer, num_labels=1, tie_word_embeddings=False, **more)
+    torch.manual_seed(1)
+    made = getattr(transformers, f"{name}ForSequenceClassification")(
+        getattr(transformers, configuration)(**values)
+    ).eval()
+    made.save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    rewards = model(tmp_path / "reward").score(CONVERSATIONS)
+    for (messages, answer), reward in zip(CONVERSATIONS, rewards, strict=True):
+        ids = encode(tokenizer, messages, answer, 400)
+        with torch.inference_mode():
+            assert made(input_ids=torch.tensor([ids])).logits.item() == pytest.approx(reward, abs=1e-5)
+    made.model.save_pretrained(tmp_path / "headless")
+    tokenizer.save_pretrained(tmp_path / "headless")
+    with pytest.raises(InputError, match=r"score\.weight; they would be random"):
+        model(tmp_path / "headless")
 
 
-def test_what_cannot_be_scored_says_why(folder: Path) -> None:
-    silent = model(folder)
-    assert isinstance(silent.score([((Message("user", "Hi"),), "")])[0], float)
-    silent.loaded.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    assert silent.score([((Message("user", "Hi"),), "")]) == ["empty answer"]
+def test_half_precision_and_batches_of_one_shape(folder: Path) -> None:
+    """In bf16, as on CUDA: near the fp32 rewards, and the same to the last bit in any company."""
+    shapes = []
+    half = model(folder)
+    half.loaded.model.to(torch.bfloat16)
+    half.loaded.model.register_forward_pre_hook(
+        lambda module, given, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    many = [((Message("user", "Pay " * n),), "Yes, a loan.") for n in range(1, 40)] + CONVERSATIONS
+    rewards = half.score(many)
+    assert rewards == pytest.approx(model(folder).score(many), abs=0.05)
+    assert all(isinstance(reward, float) for reward in rewards)
+    assert {rows for rows, _ in shapes} == {8} and {length % 16 for _, length in shapes} == {0}
+    assert len(shapes) < len(many) / 2
+    assert half.score(many[5:9]) == rewards[5:9]
+
+
+def test_long_conversations_come_in_smaller_batches(folder: Path) -> None:
+    wide = model(folder, rows=32)
+    wide.longest = 8192
+    assert [wide._shape(tokens) for tokens in (100, 1024, 2000, 4096, 8192)] == [
+        (32, 112), (32, 1024), (16, 2048), (8, 4096), (4, 8192)
+    ]  # fmt: skip
+    assert model(folder, rows=1)._shape(400) == (1, 400)
+
+
+def test_precision_on_cuda(folder: Path) -> None:
+    """The identity of a reward model holds its precision: float32 on a CPU, bfloat16 on CUDA."""
+    spec = RewardSpec(id=str(folder))
+    assert classifier_identity(spec, torch.device("cpu")) != classifier_identity(spec, torch.device("cuda"))
+
+
+def test_keys_and_values_are_not_kept(folder: Path) -> None:
+    plain = model(folder)
+    ids = torch.tensor([[5, 6, 7]])
+    assert plain.loaded.model(input_ids=ids).past_key_values is None
+
+
+def test_no_number_is_no_reward(folder: Path) -> None:
     broken = model(folder)
-    assert isinstance(broken.score([((Message("user", "bad \ud800"),), "unicode \udfff")])[0], float)
     broken.loaded.model.score.weight.data.fill_(float("nan"))
     assert broken.score([((Message("user", "Hi"),), "no")]) == ["the reward model returned nan"]
 
@@ -112,10 +168,18 @@ def test_rewards_come_from_the_store(folder: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_a_head_of_another_kind_is_refused(tmp_path: Path) -> None:
+    two = make_reward(tmp_path / "two", num_labels=2)
     with pytest.raises(InputError, match="its head has 2 outputs"):
-        model(make_reward(tmp_path / "two", num_labels=2))
-    with pytest.raises(InputError):
+        model(two)
+    with pytest.raises(InputError, match="a reward model has one"):
         model(make_policy(tmp_path / "policy"))
+    with pytest.raises(InputError, match=r"the weights lack score\.weight; they would be random"):
+        model(make_policy(tmp_path / "policy with one label", num_labels=1))
+    config = json.loads((two / "config.json").read_text())
+    config |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+    (two / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="the model cannot be loaded"):  # one output promised, weights for two
+        model(two)
 
 
 def with_cases(folder: Path, good: str, bad: str, count: int = 3) -> Path:
@@ -140,7 +204,17 @@ def test_a_model_that_prefers_bad_answers_stops_or_warns(tmp_path: Path, capsys:
     assert "warning: reward.id" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[]", '[{"prompt": "Hi"}]', "{", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '[{"prompt": "Hi"}]',
+        "{",
+        '{"a": 1}',
+        '[{"prompt": [{"role": "user", "content": "Hi"}], "good": "Hello.", "bad": 5}]',
+        '[{"prompt": [{"role": "user", "content": null}], "good": "Hello.", "bad": "No."}]',
+    ],
+)
 def test_malformed_sanity_file(tmp_path: Path, text: str) -> None:
     folder = make_reward(tmp_path / "reward")
     (folder / "sanity.json").write_text(text)
@@ -148,20 +222,17 @@ def test_malformed_sanity_file(tmp_path: Path, text: str) -> None:
         model(folder)
 
 
-def test_calibration_is_monotone_and_read_from_the_folder(tmp_path: Path) -> None:
-    folder = make_reward(tmp_path / "reward")
-    assert model(folder).calibration == Calibration(0.0, 1.0, calibrated=False)
-    (folder / "calibration.json").write_text('{"centre": 2, "scale": 0.5}')
-    calibration = model(folder).calibration
-    assert calibration == Calibration(2.0, 0.5, calibrated=True)
-    assert calibration.to_ten(2.0) == 5.0
-    raws = [-1e9, -10.0, -0.01, 0.01, 1.0, 1.01, 2.0, 10.0, 1e9]
-    tens = [calibration.to_ten(raw) for raw in raws]
-    assert tens == sorted(tens) and tens[0] == 0.0 and tens[-1] == 10.0
-    for bad in ('{"centre": 0, "scale": 0}', '{"centre": "a", "scale": 1}', "[1]"):
-        (folder / "calibration.json").write_text(bad)
-        with pytest.raises(InputError, match=r"calibration\.json"):
-            model(folder)
+@pytest.mark.parametrize(("wrong", "count", "passes"), [(1, 8, True), (2, 8, False), (0, 3, True), (1, 3, False)])
+def test_one_case_in_eight_may_go_wrong(folder: Path, wrong: int, count: int, passes: bool) -> None:
+    prompt = (Message("user", "Hi"),)
+    judge = model(folder, sanity="stop")
+    low, high = sorted(("A loan.", "A bank."), key=lambda answer: judge._score([(prompt, answer)], None)[0])
+    judge.cases = (Case(prompt, low, high),) * wrong + (Case(prompt, high, low),) * (count - wrong)
+    if passes:
+        judge.require_sanity()
+    else:
+        with pytest.raises(InputError, match=f"in {wrong} of {count} sanity cases"):
+            judge.require_sanity()
 
 
 def test_padded_lengths_are_few_and_near() -> None:

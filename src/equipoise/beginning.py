@@ -71,6 +71,8 @@ def begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> 
         write_json(run.folder / "recipe.json", resolved(recipe))
         write_text(run.folder / "recipe.yaml", text)
         write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **circumstances})
+    if models.reward:
+        write_json(run.folder / "calibration.json", models.reward.record())
     run.repair_logs()
     run.log("begin", recipe=recipe.name, resumed=(run.folder / "scores").is_dir())
     for name, items in prepared.items.items():

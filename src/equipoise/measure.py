@@ -15,9 +15,9 @@ from equipoise.evaluation.likelihood import DEFAULT_LENGTH, likelihoods
 from equipoise.evaluation.tasks.base import Outcome, PairLikelihood
 from equipoise.model.adapters import attach, detach, stack_identity
 from equipoise.model.calibration import Calibration
-from equipoise.model.ensemble import open_reward
+from equipoise.model.ensemble import open_reward, reward_identity
 from equipoise.model.generate import Generator, TransformersGenerator, instrument
-from equipoise.model.load import Loaded, classifier_identity, default_device, load_policy, policy_identity
+from equipoise.model.load import Loaded, default_device, load_policy, policy_identity
 from equipoise.model.reward import VERSION as reward_version
 from equipoise.model.reward import Reward
 from equipoise.progress import Display, labelled
@@ -203,7 +203,7 @@ def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:
         [
             instrument(device),
             policy_identity(recipe.model, device),
-            classifier_identity(recipe.reward, device) if recipe.reward else None,
+            reward_identity(recipe.reward, device) if recipe.reward else None,
             generation.model_dump(mode="json"),
             [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version, repeat],
             recipe.evaluation.judge.model_dump(mode="json") if recipe.evaluation.judge else None,

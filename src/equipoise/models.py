@@ -13,7 +13,7 @@ from equipoise.measure import load_reward
 from equipoise.model.adapters import attach, detach, stack_identity
 from equipoise.model.generate import Answer, Generator, Progress, TransformersGenerator
 from equipoise.model.load import Loaded, load_policy
-from equipoise.model.reward import RewardModel
+from equipoise.model.reward import Reward
 from equipoise.progress import Display
 from equipoise.recipe import ModelSpec, Policy, Recipe, RewardSpec
 from equipoise.records import Message
@@ -32,7 +32,7 @@ class Models:
     ) -> None:
         self._recipe, self._store, self._display, self._check = recipe, store, display, check
         self._policy: Loaded | None = None
-        self._rewards: dict[RewardSpec, RewardModel] = {}
+        self._rewards: dict[RewardSpec, Reward] = {}
         self._others: dict[ModelSpec, Loaded] = {}
 
     @property
@@ -48,11 +48,11 @@ class Models:
         self._policy = loaded
 
     @property
-    def reward(self) -> RewardModel | None:
+    def reward(self) -> Reward | None:
         """The reward model that scores the evaluation, its sanity checked."""
         return self.judge(self._recipe.reward) if self._recipe.reward else None
 
-    def judge(self, spec: RewardSpec | None) -> RewardModel:
+    def judge(self, spec: RewardSpec | None) -> Reward:
         """The reward model of a source, by default the recipe's."""
         chosen = spec or self._recipe.reward
         assert chosen is not None  # the recipe was checked when it was read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
@@ -48,3 +48,25 @@ class RewardSpec(Part):
     """What happens when the reward model prefers obviously bad answers."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    also: tuple[RewardSpec, ...] = ()
+    """Further reward models: an answer then gets the mean of all, each measured in its own calibrated units."""
+
+    @field_validator("also")
+    @classmethod
+    def _no_list_within_a_list(cls, value: tuple[RewardSpec, ...]) -> tuple[RewardSpec, ...]:
+        if any(member.also for member in value):
+            raise ValueError("a reward model under `also` has no `also` of its own; list all of them in one place")
+        return value
+
+    @model_validator(mode="after")
+    def _each_once(self) -> RewardSpec:
+        named = [(member.id, member.revision) for member in self.members]
+        twice = next((id for id, revision in named if named.count((id, revision)) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice among the reward models; the mean would count it twice")
+        return self
+
+    @property
+    def members(self) -> tuple[RewardSpec, ...]:
+        """All reward models, one by one: this one first, then those of `also`."""
+        return (self.model_copy(update={"also": ()}), *self.also)

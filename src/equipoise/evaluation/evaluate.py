@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import fsum
 from typing import TYPE_CHECKING
 
 from equipoise.evaluation.health import NOTHING_WRITTEN, health
@@ -205,9 +206,12 @@ def _rewards(
     with_reference = [i for i in open_ if items[i].gold.get("reference")]
     asked += [(items[i].prompt, items[i].gold["reference"]) for i in with_reference]
     values = reward.score(asked, _labelled(progress, f"{name}: rewards"))
+    details = reward.details(asked[: len(turns)])
     raw: dict[int, list[float | str]] = {}
-    for (i, _, _), value in zip(turns, values, strict=False):
+    further: dict[int, list[Mapping[str, float]]] = {}
+    for (i, _, _), value, figures in zip(turns, values, details, strict=False):
         raw.setdefault(i, []).append(value)
+        further.setdefault(i, []).append(figures)
     references = dict(zip(with_reference, values[len(turns) :], strict=True))
     found: dict[int, Rewards | Sequence[float] | str] = dict.fromkeys(blank, "no reward: empty answer")
     for i, given in raw.items():
@@ -217,9 +221,20 @@ def _rewards(
         found[i] = (
             f"no reward: {reason}"
             if reason
-            else Rewards(numbers, reward.calibration.to_ten, beside if isinstance(beside, float) else None)
+            else Rewards(
+                numbers,
+                reward.calibration.to_ten,
+                beside if isinstance(beside, float) else None,
+                _means(further[i]),
+            )
         )
     return found
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the turns of what every turn has."""
+    names = [name for name in figures[0] if all(name in one for one in figures)]
+    return {name: fsum(one[name] for one in figures) / len(figures) for name in names}
 
 
 def _grades(

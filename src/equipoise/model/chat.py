@@ -48,11 +48,24 @@ def answer_ids(tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *
     return ids[: ends[0] + 1] if ends else [*ids, tokenizer.eos_token_id]
 
 
+def without_system(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The same conversation with the system text in front of the first user turn."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    others = [message for message in messages if message["role"] != "system"]
+    first = next((place for place, message in enumerate(others) if message["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": "\n\n".join(system)}, *others]
+    asked = {"role": "user", "content": "\n\n".join([*system, others[first]["content"]])}
+    return [*others[:first], asked, *others[first + 1 :]]
+
+
 def _render(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: Any) -> str:
     """Apply the template; one that writes today's date gets a fixed one, or prompts would change over night."""
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, date_string=DATE, **options))
     except TemplateError as error:
+        if any(message["role"] == "system" for message in messages):  # Gemma's template, for one, has no such turn
+            return _render(tokenizer, without_system(messages), **options)
         roles = ", ".join(message["role"] for message in messages)
         raise InputError(f"the chat template refuses a conversation of the roles {roles}: {error}") from None
 

@@ -200,7 +200,7 @@ def _load(
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=spec.trust_remote_code,
-            attn_implementation="sdpa",
+            attn_implementation=_attention(config),
             **extra,
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -269,3 +269,8 @@ def _without_packing(model: torch.nn.Module) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _attention(config: Any) -> str:
+    """`sdpa` has no soft cap on its logits; a model that caps them (Gemma 2) keeps its own code."""
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"

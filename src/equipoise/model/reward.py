@@ -1,9 +1,5 @@
 """Reward models: conversations in, raw rewards out; the raw value is primary.
 
-A conversation is rendered whole by the reward model's own chat template, which is what reward models are trained
-on, and tokenised without adding special tokens (the template writes its own; there is no second BOS). Too long
-a conversation loses its oldest tokens, never any of the answer.
-
 The reward of a conversation does not depend on what else is scored: every forward pass has one of a few fixed
 shapes (rows x length), and a row of a fixed shape comes out the same beside any other rows. So rewards are kept
 one by one, and equal answers of two models get equal rewards to the last bit.
@@ -14,51 +10,34 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-import transformers
 
-from equipoise.model.chat import Tokenizer, prompt_text
+from equipoise.model.calibration import Calibration, calibration_set, fit, read_calibration
 from equipoise.model.generate import Progress, positions
-from equipoise.model.load import load_classifier
-from equipoise.model.sanity import BUILT_IN, read_cases
+from equipoise.model.load import load_classifier, surroundings
+from equipoise.model.reward_text import Ids, encode
+from equipoise.model.sanity import BUILT_IN, FORGIVEN, read_cases
 from equipoise.recipe import RewardSpec
-from equipoise.records import InputError, Message, chat, content_id
-from equipoise.run_folder import read_json
+from equipoise.records import InputError, Message, content_id
 from equipoise.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raise it when rendering or scoring changes: kept rewards are then no longer served."""
 CPU_ROWS, GPU_ROWS = 8, 32
+TOKENS_PER_ROW = 1024
+"""A batch holds at most so many tokens for each of its rows; longer conversations come in batches of fewer rows."""
 PUT_EVERY = 32
 """Batches between two writings to the store."""
 
 Conversation = tuple[Sequence[Message], str]
 """A prompt and the answer that is to be scored."""
-Ids = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The one monotone map from raw rewards to 0-10, frozen for a reward model."""
-
-    centre: float = 0.0
-    scale: float = 1.0
-    calibrated: bool = False
-    """Whether the constants come with the reward model; else the map is uncalibrated and only an order."""
-
-    def to_ten(self, raw: float) -> float:
-        """10 * sigmoid((raw - centre) / scale)."""
-        x = (raw - self.centre) / self.scale
-        small = math.exp(-abs(x))  # never overflows
-        return 10.0 * (1.0 if x >= 0 else small) / (1.0 + small)
 
 
 class Reward(Protocol):
-    """Whatever can score answers."""
+    """Whatever can score answers: one reward model, or several together."""
 
     @property
     def identity(self) -> str:
@@ -74,6 +53,18 @@ class Reward(Protocol):
         """Return for each conversation the raw reward, or the reason why there is none."""
         ...
 
+    def details(self, conversations: Sequence[Conversation]) -> list[dict[str, float]]:
+        """Return for each conversation further figures of its reward by name; none for one without a reward."""
+        ...
+
+    def require_sanity(self) -> None:
+        """Raises InputError where obviously bad answers are preferred, unless the recipe asks for a warning only."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object that says in a run's calibration.json which maps were used."""
+        ...
+
 
 class RewardModel:
     """A sequence-classification model with one logit.
@@ -82,7 +73,7 @@ class RewardModel:
         spec: which model, and how long conversations may be.
         store: where rewards are kept; None keeps nothing.
         device: where it runs; default: CUDA where there is one.
-        rows: conversations per forward pass; default 8 on a CPU, 32 elsewhere.
+        rows: conversations per forward pass, fewer for long ones; default 8 on a CPU, 32 elsewhere.
 
     Raises InputError where the folder holds no reward model, or its calibration or sanity file is malformed.
     """
@@ -98,9 +89,10 @@ class RewardModel:
         self.spec = spec
         self.store = store
         self.loaded, folder = load_classifier(spec, device)
+        self.loaded.model.config.get_text_config().use_cache = False  # keys and values of all layers, never read
         self.rows = rows or (CPU_ROWS if self.loaded.device.type == "cpu" else GPU_ROWS)
         self.longest = min(spec.max_length, positions(self.loaded.model))
-        self.calibration = read_calibration(folder)
+        self._given = read_calibration(folder)
         self.cases = read_cases(folder) or BUILT_IN
         self._sane = False
 
@@ -109,14 +101,42 @@ class RewardModel:
         """Identity of the reward model's content and of its calibration."""
         return content_id([VERSION, self.loaded.identity, self.calibration.centre, self.calibration.scale])
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The map to 0-10: of `calibration.json` beside the model, else of the built-in set.
+
+        The set is scored at the first use. Its constants are then kept in the store, so that they stay as they are for
+        this model on this instrument. Raises InputError where the model does not tell the set's answers apart.
+        """
+        if self._given:
+            return self._given
+        version, graded = calibration_set()
+        identity = content_id([self._kept_under(), version])
+        kept = self.store.get("calibrations", identity) if self.store else {}
+        if kept:
+            return Calibration.from_record(kept["map"])
+        rewards = self._score([(one.messages, one.answer) for one in graded], None)
+        found = fit(rewards, version, f"reward.id: {self.spec.id}")
+        if self.store:
+            self.store.put("calibrations", identity, {"map": found.record()})
+        return found
+
     def score(self, conversations: Sequence[Conversation], progress: Progress | None = None) -> list[float | str]:
         """Return for each conversation the raw reward, or the reason why there is none.
 
-        An empty answer is scored like any other, unless the template shows nothing of it. The first call
-        checks the model's sanity (see `require_sanity`).
+        The first call checks the model's sanity (see `require_sanity`).
         """
         self.require_sanity()
         return self._score(conversations, progress)
+
+    def details(self, conversations: Sequence[Conversation]) -> list[dict[str, float]]:
+        """Return nothing for each conversation: one model's reward has no parts."""
+        return [{} for _ in conversations]
+
+    def record(self) -> dict[str, Any]:
+        """Return `{"members": [{id, revision, centre, scale, source, version, n}]}`, with this one model."""
+        named = {"id": self.spec.id, "revision": self.spec.revision}
+        return {"members": [{**named, **self.calibration.record()}]}
 
     def sanity_check(self) -> list[str]:
         """Return one line for each obviously better answer that did not get the higher reward."""
@@ -129,12 +149,12 @@ class RewardModel:
         ]
 
     def require_sanity(self) -> None:
-        """Stop (InputError) or warn, as `reward.sanity` says, unless the model is right more often than not."""
+        """Stop (InputError) or warn, as `reward.sanity` says, where too many cases go wrong."""
         if self._sane:
             return
         failures = self.sanity_check()
         self._sane = True
-        if 2 * len(failures) < len(self.cases):
+        if len(failures) <= FORGIVEN * len(self.cases):
             return
         message = (
             f"reward.id: {self.spec.id}: prefers the obviously worse answer in {len(failures)} of "
@@ -146,23 +166,15 @@ class RewardModel:
         print(f"equipoise: warning: {message}", file=sys.stderr)
 
     def _score(self, conversations: Sequence[Conversation], progress: Progress | None) -> list[float | str]:
-        encoded = [self._encode(messages, answer) for messages, answer in conversations]
+        tokenizer = self.loaded.tokenizer
+        encoded = [encode(tokenizer, messages, answer, self.longest) for messages, answer in conversations]
         wanted = sorted({ids for ids in encoded if not isinstance(ids, str)}, key=lambda ids: (len(ids), ids))
         rewards = self._rewards(wanted, progress)
         return [ids if isinstance(ids, str) else rewards[ids] for ids in encoded]
 
-    def _encode(self, messages: Sequence[Message], answer: str) -> Ids | str:
-        """Token ids that fit, or the reason why they cannot be scored."""
-        ids, protected = render(self.loaded.tokenizer, messages, answer)
-        if not protected:
-            return "empty answer"
-        if protected > self.longest:
-            return f"answer too long for the reward model: {protected} tokens, at most {self.longest}"
-        return tuple(ids[-self.longest :])
-
     def _rewards(self, wanted: list[Ids], progress: Progress | None) -> dict[Ids, float | str]:
         """Rewards of distinct conversations, from the store or computed and then put there."""
-        identity = content_id([VERSION, self.loaded.identity, self.longest, self.rows, _instrument(self.loaded.device)])
+        identity = self._kept_under()
         kept = self.store.get("rewards", identity) if self.store else {}
         keys = {ids: content_id(list(ids)) for ids in wanted}
         rewards: dict[Ids, float | str] = {ids: kept[keys[ids]] for ids in wanted if keys[ids] in kept}
@@ -181,22 +193,32 @@ class RewardModel:
             self.store.put("rewards", identity, fresh)
         return rewards
 
+    def _kept_under(self) -> str:
+        """Library versions and device belong to it, since the last bits of a reward depend on them."""
+        return content_id([VERSION, self.loaded.identity, self.longest, self.rows, surroundings(self.loaded.device)])
+
+    def _shape(self, tokens: int) -> tuple[int, int]:
+        """Rows and length of the batch that a conversation of so many tokens comes in."""
+        length = padded_length(tokens)
+        return min(self.rows, max(1, TOKENS_PER_ROW * self.rows // length)), min(length, self.longest)
+
     def _batches(self, wanted: list[Ids]) -> Iterator[list[Ids]]:
-        """At most `rows` conversations of one padded length, shortest first."""
+        """Conversations of one shape together, shortest first."""
         batch: list[Ids] = []
+        shape = (0, 0)
         for ids in wanted:
-            if batch and (len(batch) == self.rows or padded_length(len(ids)) != padded_length(len(batch[0]))):
+            if batch and (len(batch) == shape[0] or self._shape(len(ids)) != shape):
                 yield batch
                 batch = []
+            shape = self._shape(len(ids))
             batch.append(ids)
-        if batch:
-            yield batch
+        yield from [batch] if batch else []
 
     @torch.inference_mode()
     def _forward(self, batch: list[Ids]) -> list[float]:
         """Raw rewards of a batch, computed in its fixed shape: rows are filled up and padded on the right."""
-        length = min(padded_length(len(batch[0])), self.longest)
-        rows = batch + [batch[-1]] * (self.rows - len(batch))
+        count, length = self._shape(len(batch[0]))
+        rows = batch + [batch[-1]] * (count - len(batch))
         pad = self._pad_token(rows)
         ids = torch.tensor([list(row) + [pad] * (length - len(row)) for row in rows], device=self.loaded.device)
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=self.loaded.device)
@@ -206,61 +228,21 @@ class RewardModel:
     def _pad_token(self, rows: list[Ids]) -> int:
         """A token that ends no row.
 
-        Classifiers read the reward at the last token that is not the padding token. Where the padding token is
-        the end-of-turn token, as it is by default in many tokenizers, they would read one too early.
+        Classifiers read the reward at the last token that is not the padding token: one too early where that is also
+        the end-of-turn token, as in many tokenizers.
         """
         last = {row[-1] for row in rows}
         usable: list[int] = [int(self.loaded.tokenizer.pad_token_id), *range(len(last) + 1)]
-        pad = next(pad for pad in usable if pad not in last)
+        known = self.loaded.model.get_input_embeddings().num_embeddings  # some tokenizers pad with a token beyond
+        pad = next(pad for pad in usable if pad not in last and pad < known)
         self.loaded.model.config.get_text_config().pad_token_id = pad
         return pad
-
-
-def render(tokenizer: Tokenizer, messages: Sequence[Message], answer: str) -> tuple[list[int], int]:
-    """Token ids of a whole conversation, and how many at its end belong to the answer (0: it is not shown).
-
-    Text that is not valid unicode (lone surrogates) is written as `?`, because tokenizers refuse it.
-    """
-    prompt = [Message(message.role, _valid(message.content)) for message in messages]
-    said = _valid(answer)
-    start = prompt_text(tokenizer, prompt)
-    whole = str(
-        tokenizer.apply_chat_template(
-            chat((*prompt, Message("assistant", said))), tokenize=False, enable_thinking=False
-        )
-    )
-    begins = len(start) if whole.startswith(start) else whole.rfind(said.strip())
-    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
-    protected = len(tokenizer(whole[begins:], add_special_tokens=False)["input_ids"]) if begins >= 0 else len(ids)
-    return list(ids), min(protected, len(ids))
 
 
 def padded_length(tokens: int) -> int:
     """The next of a few lengths: steps of 16 tokens, above 256 of an eighth of the power of two below."""
     step = max(16, 1 << max(0, tokens.bit_length() - 4))
     return -(-tokens // step) * step
-
-
-def read_calibration(folder: Path) -> Calibration:
-    """The constants of `calibration.json` (`centre`, `scale`) beside a reward model, or the uncalibrated map."""
-    path = folder / "calibration.json"
-    if not path.is_file():
-        return Calibration()
-    value = read_json(path)
-    given = [value.get(name) for name in ("centre", "scale")] if isinstance(value, dict) else []
-    constants = [float(one) for one in given if isinstance(one, int | float) and math.isfinite(one)]
-    if len(constants) != 2 or constants[1] <= 0:
-        raise InputError(f"{path}: needs `centre`, a number, and `scale`, a number above 0")
-    return Calibration(constants[0], constants[1], calibrated=True)
-
-
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _instrument(device: torch.device) -> list[Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return [name, torch.__version__, transformers.__version__]
 
 
 def _show(reward: float | str) -> str:

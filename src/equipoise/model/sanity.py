@@ -1,4 +1,8 @@
-"""Obvious cases by which a reward model is checked before its first use: good must beat bad."""
+"""Obvious cases by which a reward model is checked before its first use: good must beat bad.
+
+At most one case in eight may go wrong. With the eight built-in ones a model that tosses a coin passes in 9 of 256
+tries; if half of them were enough, it would in more than a third.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from equipoise.records import InputError, Message
 from equipoise.run_folder import read_json
 
 FILE = "sanity.json"
+FORGIVEN = 1 / 8
+"""Share of the cases that may go wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,14 @@ def read_cases(folder: Path) -> tuple[Case, ...] | None:
             Case(tuple(Message(turn["role"], turn["content"]) for turn in case["prompt"]), case["good"], case["bad"])
             for case in value
         )
+        if not all(isinstance(text, str) for case in cases for text in (case.good, case.bad, *_said(case))):
+            raise TypeError("a text is no string")
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a list of {{prompt: [{{role, content}}], good, bad}} ({error!r})") from None
     if not cases:
         raise InputError(f"{path}: no cases in it; delete the file to use the built-in ones")
     return cases
+
+
+def _said(case: Case) -> list[str]:
+    return [text for message in case.prompt for text in (message.role, message.content)]

@@ -49,6 +49,7 @@ class RunFiles:
     recipe: Mapping[str, Any]
     written: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
     stages: list[StageFiles] = field(default_factory=list)
     points: dict[str, Scores] = field(default_factory=dict)
@@ -118,6 +119,8 @@ def read_run(run: Run) -> RunFiles:
     files = RunFiles(name=run.name, recipe=recipe)
     reader = _Reader(run, files.missing)
     files.written = reader.text("recipe.yaml", "the recipe as it was written is not shown")
+    if (run.folder / "calibration.json").is_file():
+        files.calibration = reader.json("calibration.json", shape.mapping, "the map to 0-10 is not known")
     files.provenance = reader.json("provenance.json", shape.mapping, "where and how this ran is not known")
     files.ledger = reader.json("data/ledger.json", shape.ledger, "the way of the data is not known")
     files.verdict = reader.json("verdict.json", shape.verdict, "there is no verdict yet; the run did not reach its end")

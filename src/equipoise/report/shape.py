@@ -149,11 +149,8 @@ def _comparison(row: dict[str, Any]) -> Comparison:
     pairs = {
         part: {key: _interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
     }
-    if row.get("bootstrap") is not None:
-        pairs["bootstrap"] = _interval(row["bootstrap"])
-    return Comparison(
-        **{**row, **pairs, "verdict": one_of(row["verdict"], get_args(Verdict)), "ci": _interval(row["ci"])}
-    )
+    intervals = {key: _interval(row[key]) for key in ("ci", "bootstrap") if row.get(key) is not None}
+    return Comparison(**{**row, **pairs, **intervals, "verdict": one_of(row["verdict"], get_args(Verdict))})
 
 
 def _interval(value: Any) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from equipoise.data.ledger import Ledger, differences, problems
 from equipoise.evaluation.gate import vacuous
 from equipoise.evaluation.stats_words import beside, needed, with_interval
+from equipoise.model.calibration import Calibration
 from equipoise.recipe import Gate
 from equipoise.recipe_parts import RewardSpec
 from equipoise.recipe_sources import Source, ranked
@@ -111,9 +112,19 @@ def how_sure(files: RunFiles) -> list[str]:
         f"Intervals hold at {files.confidence * 100:g}% for each domain alone"
         + (f"; p-values are corrected for {len(rows)} domains (Holm)." if len(rows) > 1 else "."),
         "The verdict looks at test questions only; gates looked at other ones (dev).",
+        *_calibrations(files),
         f"One training seed ({files.seed}): the interval covers items, not training seeds. "
         "Another seed may give another result.",
     ]
+
+
+def _calibrations(files: RunFiles) -> list[str]:
+    """Where the map from raw rewards to 0-10 comes from."""
+    members = files.calibration.get("members", [])
+    try:
+        return [f"0-10 of {member['id']}: {Calibration.from_record(member).words()}." for member in members]
+    except (KeyError, TypeError, ValueError):
+        return ["calibration.json cannot be understood: where the map to 0-10 comes from is not known."]
 
 
 def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str]:
@@ -189,7 +200,10 @@ def _ranked_by_judge(files: RunFiles, source: str) -> bool:
     except ValidationError:  # no reward model, or a run of another version
         return False
     ranks: RewardSpec | None = getattr(spec, "reward", None)
-    return ranked(spec) and (ranks is None or (ranks.id, ranks.revision) == (judge.id, judge.revision))
+    if not ranked(spec):
+        return False
+    graders = {(one.id, one.revision) for one in judge.members}
+    return ranks is None or any((one.id, one.revision) in graders for one in ranks.members)
 
 
 def mix_line(files: RunFiles) -> str:
