@@ -43,7 +43,8 @@ def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     """Score a model and write or print the result."""
     quiet()
     loaded = load_recipe(find_recipe(asked.recipe)) if asked.recipe else None
-    evaluation = _chosen(loaded.evaluation if loaded else default_evaluation(asked.model, asked.tasks), asked)
+    base = loaded.evaluation.model_dump(mode="json") if loaded else default_evaluation(asked.model, asked.tasks)
+    evaluation = _chosen(base, asked)
     sources: Mapping[str, Source] = loaded.sources if loaded else {}
     spec = loaded.model if loaded and loaded.model.id == asked.model else ModelSpec(id=asked.model)
     from equipoise import api
@@ -83,16 +84,16 @@ def _reward(named: Sequence[str], of_recipe: RewardSpec | None, model: str) -> R
     return of_recipe or (RewardSpec(id="pocket") if model == "pocket" else None)
 
 
-def _chosen(base: Evaluation, asked: EvalOptions) -> Evaluation:
+def _chosen(base: Mapping[str, Any], asked: EvalOptions) -> Evaluation:
     """The evaluation with what the command line says."""
-    known = base.tasks.chosen()
+    known: dict[str, Any] = base["tasks"]
     unknown = [name for name in asked.tasks if name not in known]
     if unknown:
         raise InputError(f"--task {unknown[0]}: not among the tasks of the recipe: {', '.join(known)}")
-    tasks = {name: spec.model_dump(mode="json") for name, spec in known.items() if name in (asked.tasks or known)}
+    tasks = {name: spec for name, spec in known.items() if name in (asked.tasks or known)}
     if asked.limit:
         tasks = {name: {**spec, "limit": asked.limit} for name, spec in tasks.items()}
-    record = {**base.model_dump(mode="json"), "tasks": tasks}
+    record: dict[str, Any] = {**base, "tasks": tasks}
     record |= {"repeats": asked.repeats} if asked.repeats else {}
     if asked.server:
         served = {"url": asked.server, "model": asked.model}
@@ -100,12 +101,12 @@ def _chosen(base: Evaluation, asked: EvalOptions) -> Evaluation:
     return parse_evaluation(record, asked.overrides)
 
 
-def default_evaluation(model: str, task: Sequence[str]) -> Evaluation:
+def default_evaluation(model: str, task: Sequence[str]) -> dict[str, Any]:
     """The named tasks (else four) with their defaults; the embedded model is asked about its own world."""
     if model == "pocket" and set(task) <= set(DEFAULT_TASKS):
-        return load_recipe(recipe_folder() / "pocket.yaml").evaluation
+        return load_recipe(recipe_folder() / "pocket.yaml").evaluation.model_dump(mode="json")
     named: dict[str, Any] = {name: {} for name in task or DEFAULT_TASKS}
-    return parse_evaluation({"tasks": named, "generation": Generation(max_new_tokens=LONGEST).model_dump(mode="json")})
+    return {"tasks": named, "generation": Generation(max_new_tokens=LONGEST).model_dump(mode="json")}
 
 
 def compare_command(before: Path, after: Sequence[Path], split: str, confidence: float, as_json: bool) -> None:
