@@ -12,8 +12,9 @@ from peft import LoraConfig, get_peft_model
 
 from equipoise.model import generate
 from equipoise.model.chat import answer_text, prompt_ids
-from equipoise.model.generate import Answer, Settings, TransformersGenerator, _draws, fixed_batches, write
+from equipoise.model.generate import Answer, TransformersGenerator, fixed_batches
 from equipoise.model.load import Loaded, load_policy
+from equipoise.model.write import Settings, _draws, write
 from equipoise.recipe import ModelSpec
 from equipoise.records import Message
 from equipoise.store import Store

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 SPARE_TOKENS = 64
 """The cache grows by a multiple of this, about an eighth of its length."""
@@ -51,3 +52,42 @@ def roomy_cache(model: Any) -> Any:
     cache = DynamicCache(config=model.config)
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def joinable(cache: Any) -> bool:
+    """Whether `join` knows every layer of the cache: nothing but keys and values of attention."""
+    return all(type(layer) in (RoomyLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def join(caches: Sequence[Any]) -> Any:
+    """One cache with the rows of all, in order: shorter ones get empty places on their left.
+
+    Several caches must be `joinable`, and are empty afterwards.
+    """
+    whole = max(caches, key=lambda cache: cache.get_seq_length())
+    if len(caches) == 1:
+        return whole
+    for parts in zip(*(cache.layers for cache in caches), strict=True):
+        if parts[0].is_initialized:
+            keys, values = (_stacked([getattr(part, name) for part in parts]) for name in ("keys", "values"))
+            for part in parts:
+                _hold(part, None, None)  # layer by layer, so that the memory is not needed twice
+            _hold(parts[caches.index(whole)], keys, values)
+    return whole
+
+
+def _hold(layer: Any, keys: torch.Tensor | None, values: torch.Tensor | None) -> None:
+    layer.keys, layer.values = keys, values
+    if isinstance(layer, RoomyLayer):
+        layer._rooms = []
+
+
+def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """States [rows, heads, length, size] of all parts below each other, shorter ones with zeros on their left."""
+    rows, longest = sum(len(part) for part in parts), max(part.shape[-2] for part in parts)
+    whole = parts[0].new_zeros(rows, parts[0].shape[1], longest, parts[0].shape[-1])
+    start = 0
+    for part in parts:
+        whole[start : start + len(part), :, longest - part.shape[-2] :] = part
+        start += len(part)
+    return whole

@@ -6,32 +6,33 @@ order, and it is the unit that the store keeps: under the key of *all* its promp
 whole. Rounding depends on the shape of a batch and can flip a near-tie between two tokens, so a batch is never
 completed with answers that were made in other company: with a full, a partial or an empty store the answers are
 the same bytes. The price is that another set of prompts (a larger limit) is generated anew.
+
+In the batch-invariant mode a batch has one of a few fixed shapes instead, and tokens are chosen by logits in 32 bits.
+An answer is then a function of its prompt alone, and is kept alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 
-from equipoise.model.cache import roomy_cache
 from equipoise.model.chat import answer_text, prompt_ids
 from equipoise.model.load import Loaded, surroundings
-from equipoise.records import Message, content_id
+from equipoise.model.write import Ids, Settings, fp32_logits, write
+from equipoise.records import InputError, Message, content_id
 from equipoise.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same settings come to mean other answers: kept answers are then no longer served."""
-CPU_ROWS = 32
+CPU_ROWS = 64
 """More rows than this do not pay on a CPU, and wait longer for the slowest answer."""
 TOKENS_PER_ROW = 512
 """A batch holds at most so many tokens for each of its rows; longer prompts come in batches of fewer rows."""
-SHRINK_AT = 0.75
-"""Finished rows leave the batch once at most this share of the rows is still being written."""
 
-Ids = tuple[int, ...]
 Progress = Callable[[int, int], None]
 """Called with (done, all) distinct prompts."""
 
@@ -65,15 +66,6 @@ class Generator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an answer depends on beside the prompts and the model."""
-
-    max_new_tokens: int
-    temperature: float
-    seed: int
-
-
 class TransformersGenerator:
     """Generates with a transformers (or PEFT) model in this process.
 
@@ -83,15 +75,35 @@ class TransformersGenerator:
         batch_size: rows of a batch (at most `CPU_ROWS` on a CPU).
         store: where answers are kept; None keeps nothing.
         thinking: render prompts of thinking models with thinking on.
+        batch_invariant: an answer depends on its prompt and not on what else is asked. Every forward pass has a
+            shape that the length of the prompt, `max_new_tokens` and `batch_size` fix (missing rows are filled up with
+            copies, finished ones stay), and logits are computed in 32 bits. It still depends on these three, the
+            device, the libraries and their number of threads; it is slower where answers differ in length.
+        fresh: above 0, answers are neither taken from the store nor put there, and batches are cut in another way for
+            each value (in the invariant mode they stay as they are): what then differs is noise of the instrument.
+
+    Raises InputError where a batch cannot be invariant (mixtures of experts).
     """
 
     def __init__(
-        self, loaded: Loaded, *, identity: str, batch_size: int, store: Store | None, thinking: bool = False
+        self,
+        loaded: Loaded,
+        *,
+        identity: str,
+        batch_size: int,
+        store: Store | None,
+        thinking: bool = False,
+        batch_invariant: bool = False,
+        fresh: int = 0,
     ) -> None:
+        if batch_invariant:
+            _require_no_experts(loaded.model)
         self.loaded = loaded
         self.identity = identity
-        self.store = store
+        self.store = None if fresh else store
         self.thinking = thinking
+        self.batch_invariant = batch_invariant
+        self.fresh = fresh
         self.rows = min(batch_size, CPU_ROWS) if loaded.device.type == "cpu" else batch_size
         self.ends = end_tokens(loaded)
 
@@ -116,7 +128,8 @@ class TransformersGenerator:
         answers = {ids: _refuse(len(ids), room, max_new_tokens) for ids in encoded if len(ids) > room}
         fitting = sorted({ids for ids in encoded if len(ids) <= room}, key=lambda ids: (len(ids), ids))
         self.loaded.model.eval()
-        for batch, written in self._batches(fitting, settings):
+        answered = self._alone if self.batch_invariant else self._batches
+        for batch, written in answered(fitting, settings):
             answers.update(zip(batch, written, strict=True))
             if progress:
                 progress(len(answers), len(set(encoded)))
@@ -126,7 +139,7 @@ class TransformersGenerator:
         """Every batch with its answers, from the store or generated and then put there."""
         identity = self._kept_under(settings)
         kept = self.store.get("answers", identity) if self.store else {}
-        for batch in fixed_batches(prompts, self.rows, settings.max_new_tokens):
+        for batch in fixed_batches(prompts, self._rows_for(prompts), settings.max_new_tokens):
             key = content_id([list(ids) for ids in batch])
             if key in kept:
                 yield batch, [Answer(**record) for record in kept[key]]
@@ -137,9 +150,43 @@ class TransformersGenerator:
                 self.store.put("answers", identity, {key: [asdict(answer) for answer in written]})
             yield batch, written
 
+    def _rows_for(self, prompts: Sequence[Ids]) -> int:
+        """Rows of a batch; with `fresh` fewer than there are prompts, so that every batch is another one."""
+        if not self.fresh:
+            return self.rows
+        usual = min(self.rows, len(prompts))
+        return max(1, usual - 1 - (self.fresh - 1) % max(1, usual - 1))
+
+    def _alone(self, prompts: list[Ids], settings: Settings) -> Iterator[tuple[list[Ids], list[Answer]]]:
+        """All answers, each from the store or generated in its fixed shape and then put there."""
+        identity = self._kept_under(settings)
+        kept = self.store.get("answers", identity) if self.store else {}
+        keys = {ids: content_id(list(ids)) for ids in prompts}
+        known = [ids for ids in prompts if keys[ids] in kept]
+        yield known, [Answer(**kept[keys[ids]]) for ids in known]
+        missing = [ids for ids in prompts if keys[ids] not in kept]
+        for batch, length, rows in fixed_shapes(missing, self.rows, settings.max_new_tokens):
+            written = [self._answer(ids) for ids in self._filled_up(batch, length, rows, settings)]
+            if self.store:
+                found = {keys[ids]: asdict(answer) for ids, answer in zip(batch, written, strict=True)}
+                self.store.put("answers", identity, found)
+            yield batch, written
+
+    def _filled_up(self, batch: list[Ids], length: int, rows: int, settings: Settings) -> list[list[int]]:
+        """Token ids of the answers of a batch that is filled up to `rows` rows with copies of its last prompt."""
+        full = batch + batch[-1:] * (rows - len(batch))
+        try:
+            with fp32_logits(self.loaded.model):
+                return write(self.loaded, full, settings, self.ends, length)[: len(batch)]
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"evaluation.generation.batch_size: {rows} rows of {length} + {settings.max_new_tokens} tokens do not "
+                f"fit into memory, and batch_invariant forbids to divide them; set a smaller batch_size"
+            ) from None
+
     def _kept_under(self, settings: Settings) -> str:
         """Library versions and device belong to it: after an upgrade the base must not come from the old ones."""
-        tools = [*instrument(self.loaded.device), self.rows]
+        tools = [*instrument(self.loaded.device), self.rows, self.batch_invariant]
         return content_id([tools, self.identity, self.thinking, asdict(settings)])
 
     def _answer(self, ids: list[int]) -> Answer:
@@ -179,6 +226,24 @@ def fixed_batches(prompts: Sequence[Ids], rows: int, new: int) -> Iterator[list[
         yield batch
 
 
+def fixed_shapes(prompts: Sequence[Ids], rows: int, new: int) -> Iterator[tuple[list[Ids], int, int]]:
+    """Cut prompts, sorted by length, into batches of one padded length; give each with this length and its rows.
+
+    Both follow from the length of a prompt alone: a batch may have fewer prompts than rows. Every prompt is padded by
+    one token at least: transformers drops a mask that hides nothing, and another kernel would run.
+    """
+    for length, found in groupby(prompts, key=lambda ids: fixed_length(len(ids) + 1)):
+        some, most = list(found), max(1, min(rows, TOKENS_PER_ROW * rows // (length + new)))
+        for start in range(0, len(some), most):
+            yield some[start : start + most], length, most
+
+
+def fixed_length(tokens: int) -> int:
+    """The next of a few lengths: steps of 64 tokens, above 256 of a quarter of the power of two below."""
+    step = max(64, 1 << max(0, (tokens - 1).bit_length() - 3))
+    return -(-tokens // step) * step
+
+
 def end_tokens(loaded: Loaded) -> frozenset[int]:
     """Tokens that end an answer: those of the model's generation configuration and of the tokenizer."""
     named = loaded.model.generation_config.eos_token_id
@@ -191,76 +256,15 @@ def positions(model: Any) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
 
 
+def _require_no_experts(model: Any) -> None:
+    config = model.config.get_text_config()
+    if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise InputError(
+            f"evaluation.generation.batch_invariant: {config.model_type} sends tokens to experts, and how many share "
+            f"an expert depends on what else is asked; leave it out"
+        )
+
+
 def _refuse(length: int, room: int, new: int) -> Answer:
     reason = f"prompt too long: {length} tokens, room for {max(room, 0)} beside {new} new ones"
     return Answer("", 0, False, reason)
-
-
-@torch.inference_mode()
-def write(loaded: Loaded, batch: Sequence[Ids], settings: Settings, ends: frozenset[int]) -> list[list[int]]:
-    """Generate one answer for each row and return the token ids, end token included.
-
-    Prompts are padded on the left, so that all rows write at the same place. Rows that have ended leave the
-    batch when a quarter of it has; when that happens depends on the batch alone.
-    """
-    inputs, mask = _left_padded(batch, loaded.tokenizer.pad_token_id, loaded.device)
-    place = (mask.cumsum(1) - 1).clamp(min=0)
-    draws = _draws(batch, settings, loaded.device) if settings.temperature > 0 else None
-    cache = roomy_cache(loaded.model)
-    written: list[list[int]] = [[] for _ in batch]
-    rows = list(range(len(batch)))  # which prompt each row of the tensors belongs to
-    for step in range(settings.max_new_tokens):
-        output = loaded.model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        tokens = _choose(output.logits[:, -1], settings.temperature, draws[:, step] if draws is not None else None)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            if not _ended(written[row], ends):
-                written[row].append(token)
-        going = [i for i, row in enumerate(rows) if not _ended(written[row], ends)]
-        if not going:
-            break
-        inputs, place = tokens[:, None], place[:, -1:] + 1
-        if len(going) <= SHRINK_AT * len(rows):
-            keep = torch.tensor(going, device=loaded.device)
-            cache.batch_select_indices(keep)
-            inputs, place, mask = inputs[keep], place[keep], mask[keep]
-            draws = draws[keep] if draws is not None else None
-            rows = [rows[i] for i in going]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return written
-
-
-def _ended(ids: list[int], ends: frozenset[int]) -> bool:
-    return bool(ids) and ids[-1] in ends
-
-
-def _left_padded(batch: Sequence[Ids], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, [rows, longest]."""
-    longest = max(map(len, batch))
-    ids = [[pad] * (longest - len(row)) + list(row) for row in batch]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in batch]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _draws(batch: Sequence[Ids], settings: Settings, device: torch.device) -> torch.Tensor:
-    """Uniform numbers for every token to be drawn, [rows, max_new_tokens], seeded by seed and prompt."""
-    rows = []
-    for ids in batch:
-        source = torch.Generator().manual_seed(int(content_id([settings.seed, list(ids)])[:15], 16))
-        rows.append(torch.rand(settings.max_new_tokens, generator=source, dtype=torch.float64))
-    return torch.stack(rows).to(device)
-
-
-def _choose(logits: torch.Tensor, temperature: float, draws: torch.Tensor | None) -> torch.Tensor:
-    """Next token of each row, from logits [rows, vocabulary]: the most likely one, or drawn by inverse CDF."""
-    if draws is None:
-        return logits.float().argmax(-1)
-    reached = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    drawn = torch.searchsorted(reached, (draws * reached[:, -1])[:, None], right=True)
-    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
