@@ -3,7 +3,7 @@
 Timed is what an evaluation repeats for every model: from prompts to answers, from pairs to log-probabilities; not
 imports, loading, and a warm-up on a few items.
 
-- `equipoise`: `TransformersGenerator`, and `reference_logprobs` with an empty store; both as an evaluation calls them.
+- `equipoise`: `TransformersGenerator`, and `pair_logprobs` with an empty store; both as an evaluation calls them.
 - `lm_eval`: `HFLM.generate_until` and `HFLM._loglikelihood_tokens`, the latter with token ids, because its own
   tokenisation moves the line break at the end of a prompt into the answer.
 """
@@ -24,7 +24,7 @@ import torch
 from evaluation_workload import read_pairs, read_prompts
 
 from equipoise.dpo.engine import engine
-from equipoise.dpo.reference import reference_logprobs
+from equipoise.evaluation.likelihood import pair_logprobs
 from equipoise.model.generate import TransformersGenerator
 from equipoise.model.load import load_policy, model_folder
 from equipoise.model.reward import RewardModel
@@ -76,7 +76,7 @@ def _equipoise(job: Job) -> Callable[[int], list[Any]]:
         def score(count: int) -> list[float]:
             asked = pairs[: count // 2]
             with tempfile.TemporaryDirectory() as name, engine(loaded.model, asked) as scorer:
-                found = reference_logprobs(scorer, loaded.identity, asked, Store(Path(name))).logps
+                found = pair_logprobs(scorer, loaded.identity, asked, Store(Path(name)))
             return [value for pair in asked for value in found[pair.id]]
 
         return score
