@@ -17,16 +17,17 @@ from equipoise import recipe as recipe_module
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
     {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_evaluation", "recipe_file"}
-    | {"run_folder", "store", "progress"},
+    | {"recipe_stage", "recipe_text", "run_folder", "store", "progress"},
     {"model"},
     {"data"},
     {"dpo"},
     {"evaluation"},
     {"outcome", "measure", "models", "pools", "draw", "preparation"},
-    {"beginning", "stages", "planning", "verify"},
-    {"study"},
+    {"beginning", "scoring", "training", "attempts", "remedies", "shrink", "stages", "planning", "verify", "verify_stages"},
+    {"study", "compat"},
     {"report"},
-    {"api", "console", "console_pairs", "console_scores", "commands", "commands_eval", "cli", "__main__", "__init__"},
+    {"api", "console", "console_pairs", "console_scores", "console_study"}
+    | {"commands", "commands_eval", "commands_study", "cli", "__main__", "__init__"},
 ]
 """From the ground up; a module imports its own floor and those below. `pocket` is reached by name only."""
 PROGRAMS = {"pocket"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -83,8 +84,21 @@ def test_too_many_malformed_rows_stop_with_examples(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         _orca(tmp_path, rows, max_malformed=0.2)
     assert "source general: 3 of 10 rows are malformed, more than max_malformed (0.2)" in str(caught.value)
-    assert "row 2: wrong type (chosen: int where text belongs); row 3: empty answer" in str(caught.value)
+    told = r"rows\.jsonl: row 2: wrong type \(chosen: int where text belongs\); [^ ]+rows\.jsonl: row 3: empty answer"
+    assert re.search(told, str(caught.value))
     assert len(_orca(tmp_path, rows, max_malformed=0.3).pairs) == 7
+
+
+def test_a_malformed_row_is_named_by_its_file_and_its_place_there(tmp_path: Path) -> None:
+    """Two shards, the second without a column: rows count from 1 in each, whatever was read before."""
+    for number, rows in enumerate(([GOOD] * 3, [{key: GOOD[key] for key in GOOD if key != "chosen"}] * 2)):
+        path = tmp_path / f"train-0000{number}-of-00002.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = OrcaSource(kind="orca", id=str(tmp_path))
+    told = rf"source s: 2 of 5 rows are malformed.*: {tmp_path}/train-00001-of-00002.jsonl: row 1: missing value "
+    with pytest.raises(InputError, match=told + r"\(no column 'chosen'\); .*00001-of-00002.jsonl: row 2: "):
+        build("s", spec)
+    assert len(build("s", spec.model_copy(update={"rows": 3})).pairs) == 3
 
 
 def test_a_source_without_pairs_or_columns_stops(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from equipoise.evaluation.gate import decide, vacuous
+from equipoise.evaluation.gate import Outcome, decide, may_shrink, require_percentages, vacuous
 from equipoise.recipe import Gate
 from equipoise.records import Health, InputError, Score
 from test_compare import score, scores
@@ -175,3 +176,76 @@ def test_vacuous_gates() -> None:
     ]
     assert "out of reach" in vacuous(base, Gate(improve={"floor": 0.0}))[0]
     assert "too easy" in vacuous(base, Gate(hold={"ceiling": 0.0}))[0]
+
+
+def test_percentages_are_of_the_base_model() -> None:
+    """The base's mean is 2, so 10% are 0.2 points, whatever the stage before had; the rows say both."""
+    base = {"d": scores([2.0] * N)}
+    before, after = {"d": scores([8.0] * N)}, {"d": scores([7.9 + x for x in WAVE])}
+    result = decide(before, after, Gate(hold={"d": "10%"}), base=base)
+    (row,) = result.rows
+    assert (result.outcome, row.threshold, row.percent, row.base) == ("pass", pytest.approx(0.2), 10.0, 2.0)
+    assert row.reason.endswith("a loss of less than 0.2 (10% of the base model's 2) is shown")
+    assert decide(before, after, Gate(hold={"d": "4%"}), base=base).outcome == "undecided"
+    assert decide(before, after, Gate(hold={"d": "1%"}), base=base).outcome == "fail"
+    assert decide(before, after, Gate(hold={"d": "1%"})).rows[0].threshold == pytest.approx(0.08)  # before is the base
+    rule = Gate(improve={"d": "-10%"})
+    assert decide(before, after, rule, base=base).rows[0].threshold == pytest.approx(-0.2)
+    same = decide(before, after, Gate(hold={"d": 0.2}), base=base).rows[0]
+    assert (same.ci, same.outcome, same.percent) == (row.ci, row.outcome, None)
+
+
+def test_a_percentage_of_nothing_is_refused() -> None:
+    """Rewards may be negative: 2% of them would be a margin below 0."""
+    base, metric = {"d": scores([-1.0] * 9)}, {"d": [score(i, -1.0, metrics={"ten": 5.0}) for i in range(9)]}
+    with pytest.raises(InputError, match=r"gate.hold.d: 2% of the base model's mean, which is -1, means nothing"):
+        require_percentages(base, Gate(hold={"d": "2%"}))
+    require_percentages(metric, Gate(hold={"d.ten": "2%", "d": 0.1}))
+    assert "2% of a mean of -1 means nothing" in vacuous(base, Gate(hold={"d": "2%"}))[0]
+    for wrong in ("-2%", "%", "two%"):
+        with pytest.raises(ValidationError):
+            Gate(hold={"d": wrong})
+
+
+@pytest.mark.parametrize(("retries", "action"), [(2, "retry"), (1, "retry"), (0, "rollback")])
+def test_a_failure_is_tried_again_within_its_budget(retries: int, action: str) -> None:
+    rule = Gate(improve={"d": 0.0}, on_fail="retry", retry={"max": 2, "scale": {"beta": 2.0}})
+    result = decide(*pair(-0.2), rule, retries=retries)
+    assert (result.outcome, result.action, result.flagged) == ("fail", action, False)
+    assert decide(*pair(0.2), rule, retries=retries).action == "keep"
+    assert decide(*pair(0.0), rule, retries=retries).action == "keep"  # undecided is not a failure
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"pass": False, "undecided": False, "fail": True}),
+        ({"on_undecided": "rollback"}, {"pass": False, "undecided": True, "fail": True}),
+        ({"shrink": False}, {"pass": False, "undecided": False, "fail": False}),
+    ],
+)
+def test_when_a_smaller_adapter_is_looked_for(settings: dict[str, Any], expected: dict[str, bool]) -> None:
+    rule = Gate(**{"hold": {"d": 0.1}, "shrink": True, **settings})
+    outcomes: tuple[Outcome, ...] = ("pass", "undecided", "fail")
+    assert {outcome: may_shrink(outcome, rule) for outcome in outcomes} == expected
+
+
+def test_which_scales_are_tried() -> None:
+    assert Gate(hold={"d": 0.1}, shrink=True).scales == (0.75, 0.5, 0.25, 0.1)
+    assert Gate(hold={"d": 0.1}, shrink={"steps": 4}).scales == (0.8, 0.6, 0.4, 0.2)
+    assert Gate(hold={"d": 0.1}).scales == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_fail": "retry"},
+        {"retry": {"max": 1, "scale": {"beta": 2.0}}},
+        {"on_fail": "retry", "retry": {"max": 1, "scale": {}}},
+        {"on_fail": "retry", "retry": {"max": 0, "scale": {"beta": 2.0}}},
+        {"shrink": True},
+    ],
+)
+def test_remedies_that_do_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Gate(**wrong)

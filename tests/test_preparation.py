@@ -150,7 +150,7 @@ def test_without_models_answers_are_assumed(tmp_path: Path) -> None:
 def test_a_stage_is_answered_by_its_own_start_and_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EQUIPOISE_CACHE", str(tmp_path / "cache"))
     stages = f"  - name: one\n    mix: {{own: 8, asked: 16}}\n{STAGE}  - name: two\n    mix: {{own: 8}}\n{STAGE}"
-    recipe = recipe_of(GENERATED, stages)
+    recipe = recipe_of(GENERATED, stages.replace("1e-3", "2e-2"))  # so that the trained model answers otherwise
     outcome = equipoise.run(recipe, out=tmp_path, name="run")
     data = outcome.run.folder / "data"
     one, two = (read_pairs(data / f"own@{stage}.parquet") for stage in ("one", "two"))
@@ -216,9 +216,9 @@ def test_curricula_know_how_easy_a_pair_is(tmp_path: Path, by: str) -> None:
 
 def test_a_curriculum_by_scores_needs_scores(tmp_path: Path) -> None:
     order = "    order: {kind: curriculum, by: score_gap}\n"
-    recipe = recipe_of(a_table(tmp_path / "rows.jsonl"), f"  - name: s\n    mix: {{mine: 20}}\n{order}{STAGE}")
-    with pytest.raises(InputError, match=r"stages.s.order: by score_gap: source mine gives no scores"):
-        prepared(recipe, Store(tmp_path / "store"))
+    stages = f"  - name: s\n    mix: {{mine: 20}}\n{order}{STAGE}"
+    with pytest.raises(InputError, match=r"recipe:\d+: stages.0.order.by: score_gap: source mine gives no scores"):
+        recipe_of(a_table(tmp_path / "rows.jsonl"), stages)
 
 
 def test_by_margin_the_reference_says_what_is_easy(tmp_path: Path) -> None:

@@ -64,6 +64,31 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_kill_left_half_written_is_removed_under_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(descriptor: int) -> None:
+        raise Killed
+
+    run = Run(tmp_path)
+    with monkeypatch.context() as patched:  # a kill leaves what `write_bytes` would remove
+        patched.setattr(run_module.os, "fsync", die)
+        patched.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        with pytest.raises(Killed):
+            write_json(run.score_file("base", "reddit"), {"a": 1})
+    write_bytes(tmp_path / "data" / "kept.part", b"a file of somebody's")
+    (left,) = (tmp_path / "scores" / "base").iterdir()
+    with run.lock():
+        assert not left.exists() and (tmp_path / "data" / "kept.part").is_file()
+        write_bytes(left, b"of the process that works here")
+        with pytest.raises(InputError, match="another process"), Run(tmp_path).lock():
+            pass
+        assert left.exists()
+
+
 def test_a_log_that_a_kill_cut_is_repaired(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.log("begin", recipe="x")

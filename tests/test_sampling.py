@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from equipoise.data.sampling import Judge, Ranked, ranked_pairs, said, sample_seed
+from equipoise.data.sampling import Judge, Ranked, compared_pairs, ranked_pairs, said, sample_seed
 from equipoise.data.sources import on_policy
 from equipoise.data.workshop import Finished, Workshop
 from equipoise.model import generate
@@ -60,12 +60,35 @@ def test_why_there_is_no_pair() -> None:
         [good, answer("as good 2")],
         [good, answer("bad 1"), cut, answer("why not")],
     ) == [
-        *["cut off"] * 5,
+        *["one answer only"] * 5,
         "all samples equal",
         "no reward",
         "answers too close",
         Ranked("good 2", "bad 1", 1.0),
     ]
+
+
+def test_why_no_answer_is_fit() -> None:
+    """The reason of most answers, the first of two that are as frequent; one that is fit is one too few."""
+    cut, empty, broken = Answer("cut 9", 9, cut_off=True), answer(" \n"), answer("caf\ufffd 3")
+    refused = Answer("", 0, cut_off=False, refused="prompt too long: 9000 tokens")
+    thought = Answer("<think> so", 3, cut_off=False)
+    assert judged(
+        [refused, refused], [cut, empty, empty], [empty, cut, cut], [broken, empty], [thought], [answer("good 2")]
+    ) == [
+        "prompt too long for the model",
+        "empty answer",
+        "cut off",
+        "broken unicode",
+        "empty answer",
+        "one answer only",
+    ]
+
+
+def test_a_comparison_without_a_fit_answer_says_why() -> None:
+    shop, _ = workshop(lambda prompt, sample: Answer("", 0, cut_off=False, refused="too long"), wanted=9)
+    found = compared_pairs("s", spec(), drafts(3), shop, lambda draft, texts: "never asked", samples=1)
+    assert found == Finished([], {"prompt too long for the model": 3})
 
 
 def test_thinking_is_no_part_of_an_answer() -> None:

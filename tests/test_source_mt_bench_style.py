@@ -476,6 +476,15 @@ def test_it_ends_when_there_is_enough(tmp_path: Path) -> None:
     assert finish("s", spec, drafts, shop(spec, say, wanted=0)).pairs == []
 
 
+def test_the_first_pairs_are_of_both_turns(tmp_path: Path) -> None:
+    """Stages draw generated pairs as they come: question by question, not all first turns of a chunk first."""
+    spec = source(ranking={"min_gap": 0.0, "batch_size": 20})
+    say = Policies(lambda turns, place: answer(f"{turns[-1]} {place}" if numbered(turns) % 3 else "same 1"))
+    found = finish("s", spec, drafts_of(tmp_path, 40), shop(spec, say, wanted=40)).pairs
+    assert [len(pair.prompt) for pair in found[:8]] == [1, 3] * 4
+    assert all(one.prompt[0] == two.prompt[0] for one, two in zip(found[::2], found[1::2], strict=True))
+
+
 def test_progress_counts_pairs_and_ends_once(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     spec = source(ranking={"min_gap": 0.0, "batch_size": 40})

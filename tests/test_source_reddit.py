@@ -363,7 +363,7 @@ def test_malformed_rows_are_counted_and_named(tmp_path: Path, columns: Row, reas
     built = build(tmp_path, rows)
     assert (sides(built), built.dropped) == ([("good", "bad")], {reason: 1, "other comment of a pair": 1})
     assert built.pairs[0].score_gap == 1 / 2  # a malformed row's score is no score of the subreddit
-    with pytest.raises(InputError, match=rf"1 of 3 rows are malformed.*row 3: {reason}"):
+    with pytest.raises(InputError, match=rf"1 of 3 rows are malformed.*rows\.jsonl: row 3: {reason}"):
         build(tmp_path, rows, max_malformed=0.3)
 
 

@@ -5,7 +5,8 @@ A stage whose own start answers its questions gets its data later, when that sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from equipoise.draw import StageData
 from equipoise.model import adapters
 from equipoise.model.generate import instrument
 from equipoise.model.load import Loaded, policy_tokenizer
-from equipoise.models import Models
+from equipoise.models import Models, require_reward
 from equipoise.preparation import Preparation, Prepared
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
@@ -61,15 +62,16 @@ def begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> 
     store = Store()
     models = Models(recipe, store, display, partial(_require_trainable, recipe, team))
     preparation = Preparation(recipe, policy_tokenizer(recipe.model), display, store, models)
-    prepared = preparation.begin()
-    for data in prepared.stages:
-        _require_served(models, data)
-    circumstances = _circumstances(prepared, models)
+    require_reward(recipe.reward, "reward", weights=True)
+    preparation.check()
+    with _kept_recipe(recipe, text, run):
+        prepared = preparation.begin()
+        for data in prepared.stages:
+            _require_served(models, data)
+        circumstances = _circumstances(prepared, models)
     if (run.folder / "provenance.json").is_file():
         _require_same_input(circumstances, run)
-    else:  # recipe.json comes first: from then on the folder is a run that can be resumed
-        write_json(run.folder / "recipe.json", resolved(recipe))
-        write_text(run.folder / "recipe.yaml", text)
+    else:
         write_json(run.folder / "provenance.json", {**provenance(recipe.seed), **circumstances})
     if models.reward:
         write_json(run.folder / "calibration.json", models.reward.record())
@@ -86,6 +88,26 @@ def begin(recipe: Recipe, text: str, run: Run, display: Display, team: Team) -> 
     for sentence in ledgers.problems(prepared.ledger):
         display.say(f"warning: {sentence}")
     return Lab(recipe, run, store, display, preparation, prepared, models, team)
+
+
+@contextmanager
+def _kept_recipe(recipe: Recipe, text: str, run: Run) -> Iterator[None]:
+    """Within, the folder is a run that can be resumed: models may answer for hours.
+
+    Where the input turns out to be wrong it is none again, so that the same command goes on once that is mended.
+    """
+    resolved_recipe, as_written = run.folder / "recipe.json", run.folder / "recipe.yaml"
+    new = not resolved_recipe.is_file()
+    if new:  # recipe.json comes first and goes last: with it a folder is a run
+        write_json(resolved_recipe, resolved(recipe))
+        write_text(as_written, text)
+    try:
+        yield
+    except InputError:
+        if new:
+            as_written.unlink()
+            resolved_recipe.unlink()
+        raise
 
 
 def _require_trainable(recipe: Recipe, team: Team, policy: Loaded) -> None:
@@ -157,7 +179,13 @@ def stage_data(lab: Lab, number: int, stack: Sequence[Path]) -> StageData:
     if data is None:
         stage = lab.recipe.stages[number]
         lab.run.log("answers", stage=stage.name, start=[path.parent.name for path in stack])
-        lab.prepared = lab.preparation.with_stage(lab.prepared, number, stack)
+        try:
+            lab.prepared = lab.preparation.with_stage(lab.prepared, number, stack)
+        except InputError as error:
+            raise InputError(
+                f"{error}\nthis run's recipe cannot change any more: mend it and begin a new run with another --name; "
+                "base scores, answers and pairs of this one are kept in the store and come from there"
+            ) from None
         data = lab.prepared.stages[number]
         assert data is not None
         _require_served(lab.models, data)

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from equipoise.data import ledger as ledgers
+from equipoise.data import replay
+from equipoise.data.kept import Pool
 from equipoise.data.ledger import StageLedger
 from equipoise.data.mix import expected_gradient, mix, shortfall
 from equipoise.dpo.loss import PER_TOKEN
 from equipoise.model.chat import EncodedPair, Tokenizer, encode_pair, prompt_ids
 from equipoise.model.reward import Reward
-from equipoise.recipe import Stage
+from equipoise.pools import told_what_was_dropped
+from equipoise.recipe import Source, Stage
 from equipoise.records import InputError, Message, Pair
 
 Encode = Callable[[Pair], EncodedPair | str]
@@ -64,10 +67,11 @@ class Encoder:
         return EncodedPair(draft.id, draft.source, draft.domain, tuple(prompt), filler, filler, cut)
 
 
-def draw_stage(
-    stage: Stage, pools: Mapping[str, Sequence[Pair]], encode: Encode, *, seed: int
-) -> tuple[StageData, StageLedger]:
-    """Draw a stage's mix from the pairs that can be encoded, so that what is drawn is what is trained on."""
+def draw_stage(stage: Stage, pools: Mapping[str, Pool], encode: Encode, *, seed: int) -> tuple[StageData, StageLedger]:
+    """Draw a stage's mix from the pairs that can be encoded, so that what is drawn is what is trained on.
+
+    Raises InputError where a source is short, with what was unusable of it.
+    """
     unusable: dict[str, Counter[str]] = {name: Counter() for name in stage.mix.sources}
 
     def usable(pair: Pair) -> bool:
@@ -76,7 +80,17 @@ def draw_stage(
             unusable[pair.source][result] += 1
         return not isinstance(result, str)
 
-    mixture = mix(pools, stage.mix, seed=seed, stage=stage.name, usable=usable, size=_sizes(stage, encode))
+    pairs, orders = _pairs_and_orders(stage, pools, seed)
+    size = _sizes(stage, encode)
+    try:
+        mixture = mix(pairs, stage.mix, seed=seed, stage=stage.name, usable=usable, size=size, orders=orders)
+    except InputError as error:
+        said = [
+            f"stage {stage.name}: source {name}: unusable: " + ", ".join(f"{why}: {n}" for why, n in reasons.items())
+            for name, reasons in unusable.items()
+            if reasons and f"source {name}:" in str(error)
+        ]
+        raise InputError("\n".join([str(error), *said])) from None
     rows = [replace(_encoded(encode, pair), source=pair.source) for pair in mixture.pairs]
     line = ledgers.encoded(
         ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, rows, max_length=stage.dpo.max_length
@@ -84,13 +98,88 @@ def draw_stage(
     return StageData(list(mixture.pairs), rows), line
 
 
-def short_sources(stage: Stage, pools: Mapping[str, Sequence[Pair]], encode: Encode, *, seed: int) -> dict[str, int]:
+def draw_replay(
+    stage: Stage, own: StageData, earlier: Sequence[Pair], encode: Encode, *, seed: int, planned: bool
+) -> tuple[StageData, StageLedger]:
+    """A stage's data with pairs of earlier stages beside its own, and the lines of what is replayed.
+
+    `earlier` are the pairs that kept earlier stages were trained on; `planned`: all are assumed to be kept.
+    """
+    unusable: dict[str, Counter[str]] = {}
+
+    def usable(pair: Pair) -> bool:
+        result = encode(pair)
+        if isinstance(result, str):
+            unusable.setdefault(f"{pair.source}{replay.MARK}", Counter())[result] += 1
+        return not isinstance(result, str)
+
+    assert stage.replay is not None
+    drawn = replay.draw(own.pairs, earlier, stage.replay, seed=seed, stage=stage.name, usable=usable, planned=planned)
+    originals = [replace(pair, source=pair.source.removesuffix(replay.MARK)) for pair in drawn.pairs]
+    rows = [
+        replace(_encoded(encode, original), source=pair.source)
+        for original, pair in zip(originals, drawn.pairs, strict=True)
+    ]
+    line = ledgers.encoded(
+        ledgers.stage_ledger(drawn, epochs=stage.optim.epochs), unusable, rows, max_length=stage.dpo.max_length
+    )
+    return StageData([*own.pairs, *drawn.pairs], [*own.encoded, *rows]), line
+
+
+def _pairs_and_orders(
+    stage: Stage, pools: Mapping[str, Pool], seed: int
+) -> tuple[dict[str, list[Pair]], dict[str, list[int]]]:
+    """The pairs of a stage's sources, and in which order the stage draws them."""
+    mine = {name: pools[name] for name in stage.mix.sources}
+    orders = {name: pool.order(seed=seed, stage=stage.name, source=name) for name, pool in mine.items()}
+    return {name: pool.pairs for name, pool in mine.items()}, orders
+
+
+def require_enough(stage: Stage, pools: Mapping[str, Pool], sources: Mapping[str, Source], *, seed: int) -> None:
+    """Raises InputError where a stage is sure to be short, be all drafts usable pairs; `sources` are the recipe's.
+
+    Where shares are not of pairs, lengths decide how many pairs each source gives: only their sum is known.
+    """
+    spec = stage.mix
+    pairs, orders = _pairs_and_orders(stage, pools, seed)
+    with told_what_was_dropped({name: pool.line for name, pool in pools.items()}, sources):
+        if spec.by == "pairs":
+            mix(pairs, spec, seed=seed, stage=stage.name, orders=orders)
+            return
+        there, wanted = sum(map(len, pairs.values())), spec.pairs or 0
+        empty = [name for name, share in (spec.shares or {}).items() if share and not pairs[name]]
+        if empty or (there < wanted and spec.when_short == "fail"):
+            parts = ", ".join(f"source {name}: {len(pairs[name])}" for name in empty or pairs)
+            raise InputError(
+                f"stage {stage.name}: {wanted} pairs asked, {there} available ({parts}); ask for fewer, give the "
+                "sources more rows, or set `when_short: shrink` or `repeat`"
+            )
+
+
+def short_sources(stage: Stage, pools: Mapping[str, Pool], encode: Encode, *, seed: int) -> dict[str, int]:
     """Pairs that a stage asks of each source that has fewer usable ones."""
 
     def usable(pair: Pair) -> bool:
         return not isinstance(encode(pair), str)
 
-    return shortfall(pools, stage.mix, seed=seed, stage=stage.name, usable=usable, size=_sizes(stage, encode))
+    pairs, orders = _pairs_and_orders(stage, pools, seed)
+    size = _sizes(stage, encode)
+    return shortfall(pairs, stage.mix, seed=seed, stage=stage.name, usable=usable, size=size, orders=orders)
+
+
+def in_pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text of tokens in pieces that join to it: one token each, or several that only together end a character."""
+    whole = tokenizer.decode(list(ids))
+    pieces: list[str] = []
+    at, before, start = 0, 0, 0  # characters told; tokens from `before` to `start` are those of the last piece
+    for end in range(1, len(ids) + 1):
+        # With the last piece in front: some tokenizers drop the space with which a text begins.
+        context = tokenizer.decode(list(ids[before:start]))
+        piece = tokenizer.decode(list(ids[before:end])).removeprefix(context)
+        if piece and whole.startswith(piece, at):
+            pieces.append(piece)
+            at, before, start = at + len(piece), start, end
+    return [*pieces, whole[at:]] if at < len(whole) else pieces
 
 
 def _sizes(stage: Stage, encode: Encode) -> Callable[[Pair], float]:

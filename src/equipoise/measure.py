@@ -205,7 +205,13 @@ def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:
             policy_identity(recipe.model, device),
             reward_identity(recipe.reward, device) if recipe.reward else None,
             generation.model_dump(mode="json"),
-            [recipe.evaluation.dev_share, recipe.seed, recipe.model.thinking, reward_version, repeat],
+            [
+                recipe.evaluation.dev_share,
+                recipe.seed if generation.temperature else 0,
+                recipe.model.thinking,
+                reward_version,
+                repeat,
+            ],
             recipe.evaluation.judge.model_dump(mode="json") if recipe.evaluation.judge else None,
             {
                 name: spec.model_dump(mode="json", exclude=WHICH)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from equipoise.measure import load_reward
-from equipoise.model.adapters import attach, detach, stack_identity
+from equipoise.model.adapters import attach, detach, require_adapter, stack_identity
 from equipoise.model.generate import Answer, Generator, Progress, TransformersGenerator
-from equipoise.model.load import Loaded, load_policy
+from equipoise.model.load import Loaded, load_policy, model_config, model_folder
 from equipoise.model.reward import Reward
 from equipoise.progress import Display
-from equipoise.recipe import ModelSpec, Policy, Recipe, RewardSpec
-from equipoise.records import Message
+from equipoise.recipe import ModelSpec, Policy, Ranking, Recipe, RewardSpec, Source
+from equipoise.recipe_sources import Generated, MtBenchStyleSource, generated, ranked
+from equipoise.records import InputError, Message
 from equipoise.store import Store
 
 
@@ -34,6 +35,7 @@ class Models:
         self._policy: Loaded | None = None
         self._rewards: dict[RewardSpec, Reward] = {}
         self._others: dict[ModelSpec, Loaded] = {}
+        self._source = "sources"
 
     @property
     def policy(self) -> Loaded:
@@ -57,7 +59,8 @@ class Models:
         chosen = spec or self._recipe.reward
         assert chosen is not None  # the recipe was checked when it was read
         if chosen not in self._rewards:
-            found = load_reward(chosen, self._store, self._display)
+            with _named(f"{self._source}.reward" if chosen != self._recipe.reward else "reward", "reward"):
+                found = load_reward(chosen, self._store, self._display)
             assert found is not None
             self._rewards[chosen] = found
         return self._rewards[chosen]
@@ -70,7 +73,8 @@ class Models:
         if spec == self._recipe.model:
             loaded = self.policy
         elif spec not in self._others:
-            loaded = self._others[spec] = load_policy(spec)
+            with _named(f"{self._source}.policies: model", "model"):
+                loaded = self._others[spec] = load_policy(spec)
         else:
             loaded = self._others[spec]
         return self._answering(loaded, [Path(folder) for folder in policy.adapters], spec, batch_size)
@@ -87,14 +91,86 @@ class Models:
         return _Answering(loaded, stack, make)
 
     @contextmanager
-    def for_a_source(self) -> Iterator[None]:
-        """Models that were loaded inside for a source alone are given back at the end."""
+    def for_a_source(self, name: str) -> Iterator[None]:
+        """Models that were loaded inside for a source alone are given back at the end; errors name the source."""
+        self._source = f"sources.{name}"
         try:
             yield
         finally:
             self._others.clear()
             self._rewards = {spec: model for spec, model in self._rewards.items() if spec == self._recipe.reward}
             gc.collect()
+
+
+def require_models(recipe: Recipe, sources: Mapping[str, Source], *, weights: bool) -> None:
+    """Raises InputError, with the recipe's key, for a model of `sources` that cannot do its part.
+
+    Only what folders and configurations say is looked at, so that this comes before anything expensive. `weights`:
+    the models are about to be loaded, so their weights must be there too, and the recipe's reward model where it ranks.
+    """
+    for name, spec in sources.items():
+        if not isinstance(spec, Generated) or not generated(spec):
+            continue
+        where = f"sources.{name}"
+        own = spec.reward
+        if ranked(spec) and (own or weights):
+            require_reward(own or recipe.reward, f"{where}.reward" if own else "reward", weights=weights)
+        if not isinstance(spec, MtBenchStyleSource):
+            _require_room(recipe.model, "model", spec.sampling, f"{where}.sampling")
+            continue
+        for place, policy in enumerate(spec.policies):
+            key = f"{where}.policies.{place}"
+            model, at = (policy.model, f"{key}.model") if policy.model else (recipe.model, "model")
+            _require_room(model, at, spec.ranking, f"{where}.ranking", weights=weights and model != recipe.model)
+            for number, folder in enumerate(policy.adapters):
+                require_adapter(Path(folder), f"{key}.adapters.{number}: ")
+
+
+def require_reward(spec: RewardSpec | None, where: str, *, weights: bool) -> None:
+    """Raises InputError where `spec` names no sequence classifier with one output; None names nothing."""
+    for place, member in enumerate(spec.members if spec else ()):
+        key = f"{where}.id" if place == 0 else f"{where}.also.{place - 1}.id"
+        config = _config(member, key, "reward", weights)
+        if config.num_labels != 1 or "CausalLM" in _architecture(config):
+            raise InputError(
+                f"{key}: {member.id}: a {_architecture(config)} with {config.num_labels} outputs; a reward model is a "
+                "sequence classifier with one (num_labels: 1)"
+            )
+
+
+def _require_room(spec: ModelSpec, where: str, ranking: Ranking, key: str, *, weights: bool = False) -> None:
+    """Raises InputError where a model does not answer, or its positions leave no room for any prompt."""
+    config = _config(spec, f"{where}.id", "model", weights)
+    if "Classification" in _architecture(config):
+        raise InputError(f"{where}.id: {spec.id}: a {_architecture(config)} writes no answers; name a causal LM")
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most and ranking.max_new_tokens >= most:
+        raise InputError(
+            f"{key}.max_new_tokens: {ranking.max_new_tokens}: the model has {most} positions, so no prompt has room "
+            "beside so long an answer; set it lower"
+        )
+
+
+def _config(spec: ModelSpec | RewardSpec, key: str, embedded: str, weights: bool) -> Any:
+    folder = model_folder(spec.id, spec.revision, what=key, embedded=embedded)
+    config = model_config(folder, key, trust_remote_code=spec.trust_remote_code)
+    if weights and not any(folder.glob("*.safetensors")):
+        raise InputError(f"{key}: {folder}: no .safetensors weights (other formats are not loaded: they can run code)")
+    return config
+
+
+def _architecture(config: Any) -> str:
+    return str((config.architectures or [type(config).__name__])[0])
+
+
+@contextmanager
+def _named(where: str, key: str) -> Iterator[None]:
+    """An error about `key` becomes one about `where`: what loads a model does not know which part of a recipe asks."""
+    try:
+        yield
+    except InputError as error:
+        said = str(error)
+        raise InputError(where + said.removeprefix(key) if said.startswith(key) else f"{where}: {said}") from None
 
 
 class _Answering:

@@ -24,13 +24,24 @@ def only(scores: Scores, split: Split) -> dict[str, list[Score]]:
     return {task: [score for score in records if score.split == split] for task, records in scores.items()}
 
 
-def margins(recipe: Recipe) -> dict[str, float | None]:
-    """Non-inferiority margin per domain: the task's own, else that of the last gate that holds it."""
+def margins(recipe: Recipe, base: Scores) -> dict[str, float | None]:
+    """Non-inferiority margin per domain: the task's own, else that of the last gate that holds it.
+
+    A gate's percentage is taken of the base model's mean on the items of `base`; of a mean that is not above 0 there
+    is none, and the domain has no margin.
+    """
     found: dict[str, float | None] = dict.fromkeys(recipe.evaluation.tasks.chosen())
     for stage in recipe.stages:
-        found |= {key: margin for key, margin in stage.gate.hold.items() if key in found}
+        found |= {key: _in_points(margin, base.get(key, ())) for key, margin in stage.gate.hold.items() if key in found}
     own = {name: spec.margin for name, spec in recipe.evaluation.tasks.chosen().items() if spec.margin is not None}
     return {**found, **own}
+
+
+def _in_points(margin: float | str, base: Sequence[Score]) -> float | None:
+    if not isinstance(margin, str):
+        return margin
+    whole = mean([score.value for score in base if score.value is not None])
+    return float(margin.removesuffix("%")) / 100 * whole if whole and whole > 0 else None
 
 
 def noise_of(recipe: Recipe, measured: Sequence[Scores], split: Split | None = "test") -> dict[str, Noise]:
@@ -81,7 +92,7 @@ def compare_points(
         {name: left[name] for name in domains},
         {name: right[name] for name in domains},
         confidence=recipe.evaluation.confidence,
-        margins=margins(recipe),
+        margins=margins(recipe, left),
         seed=recipe.seed,
         noise={name: one.limit for name, one in (found or {}).items()},
         second_opinion=True,

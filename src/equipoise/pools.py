@@ -7,7 +7,8 @@ of `data/`: by these it is kept, and served a second time without reading the fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +18,20 @@ import xxhash
 from equipoise.data import ledger as ledgers
 from equipoise.data.clean import clean
 from equipoise.data.kept import Pool, held_out_groups, pack, unpack
+from equipoise.data.ledger import SourceLine
 from equipoise.data.overlap import Overlap
-from equipoise.data.read import content_of
+from equipoise.data.read import POCKET, content_of
+from equipoise.data.sampling import BEYOND, NOT_NEEDED
 from equipoise.data.sources import build, finish
 from equipoise.data.sources.mt_bench_style import require_not_evaluated
+from equipoise.data.words import words
 from equipoise.data.workshop import Workshop
 from equipoise.evaluation.items import evaluation_texts
 from equipoise.models import Models
 from equipoise.progress import Display, labelled
 from equipoise.recipe import Ranking, Source
-from equipoise.recipe_sources import Generated, MtBenchStyleSource
-from equipoise.records import Item, Pair, content_id
+from equipoise.recipe_sources import Generated, MtBenchStyleSource, generated
+from equipoise.records import InputError, Item, Pair, content_id
 from equipoise.store import Store
 
 KIND = "sources"
@@ -87,6 +91,54 @@ def gather(name: str, spec: Source, asked: Asked, store: Store, display: Display
     return pool
 
 
+def gather_all(
+    sources: Mapping[str, Source], asked: Asked, store: Store, display: Display
+) -> tuple[dict[str, Pool], Doubles]:
+    """The clean pairs (or drafts) of all sources, each without what another one holds out or an earlier one has.
+
+    Raises InputError as `gather` does.
+    """
+    pools = {name: gather(name, spec, asked, store, display) for name, spec in sources.items()}
+    held_out, doubles = HeldOut(), Doubles()
+    for name, spec in sources.items():
+        held_out.add(name, spec, pools[name].held_out)
+    for name, spec in sources.items():
+        pool = held_out.without(name, spec, pools[name])
+        # Two sources may ask the same questions and get other answers: drafts are no doubles of each other.
+        if not generated(spec):
+            pool = pool.without([doubles.reason(name, pair) for pair in pool.pairs])
+            doubles.add(name, pool.pairs)
+        pools[name] = pool
+    return pools, doubles
+
+
+def unanswered(spec: Generated, drafts: Pool) -> Pool:
+    """Drafts in the place of the pairs that they may become: no more than may be asked."""
+    pairs = drafts.pairs[: ranking_of(spec).max_prompts]
+    beyond = {BEYOND: len(drafts.pairs) - len(pairs)} if len(pairs) < len(drafts.pairs) else {}
+    line = replace(drafts.line, available=len(pairs), unpaired=beyond, assumed=True, lengths=None)
+    return replace(drafts, pairs=pairs, line=line, left_out=frozenset())
+
+
+@contextmanager
+def told_what_was_dropped(lines: Mapping[str, SourceLine], sources: Mapping[str, Source]) -> Iterator[None]:
+    """Adds to an error about a source why its rows made no pairs: the ledger is not there yet to be looked at."""
+    try:
+        yield
+    except InputError as error:
+        said = [str(error)]
+        for name, line in lines.items():
+            drops = dict(Counter(line.malformed) + Counter(line.cleaned) + Counter(line.unpaired))
+            drops |= {"held out": line.held_out} if line.held_out else {}
+            if drops and f"source {name}:" in said[0]:
+                reasons = ", ".join(f"{reason}: {count}" for reason, count in drops.items())
+                said.append(f"source {name}: {line.rows} rows; {reasons}")
+                if BEYOND in drops:
+                    part = "ranking" if isinstance(sources[name], MtBenchStyleSource) else "sampling"
+                    said[-1] += f"; raise sources.{name}.{part}.max_prompts, or leave it out"
+        raise InputError("\n".join(said)) from None
+
+
 def _identity(name: str, spec: Source, asked: Asked) -> str:
     what = f"source {name}"
     id = getattr(spec, "id", "pocket")  # the kinds that read no file are made of the world, or of the code of `data/`
@@ -120,15 +172,46 @@ class Doubles:
         for pair in pairs:
             self._owners.setdefault((pair.prompt, pair.chosen, pair.rejected), name)
 
-    def without(self, name: str, pool: Pool) -> Pool:
-        """The pool of a source without what earlier sources have."""
-        reasons = [self.reason(name, pair) for pair in pool.pairs]
-        twice = Counter(reason for reason in reasons if reason)
-        if not twice:
+
+class HeldOut:
+    """What sources hold out of training, so that no other source brings it back under its own name."""
+
+    def __init__(self) -> None:
+        self._owners: dict[object, list[str]] = {}
+
+    def add(self, name: str, spec: Source, pairs: Iterable[Pair]) -> None:
+        """Remember what a source holds out."""
+        for pair in pairs:
+            for mark in self._marks(spec, pair):
+                owners = self._owners.setdefault(mark, [])
+                if name not in owners:
+                    owners.append(name)
+
+    def without(self, name: str, spec: Source, pool: Pool) -> Pool:
+        """The pool of a source without what other sources hold out."""
+        if not any(owner != name for owners in self._owners.values() for owner in owners):
             return pool
-        pairs = [pair for pair, reason in zip(pool.pairs, reasons, strict=True) if reason is None]
-        line = ledgers.with_pairs(replace(pool.line, cleaned={**pool.line.cleaned, **twice}), pairs)
-        return replace(pool, pairs=pairs, line=line)
+        return pool.without([self._reason(name, spec, pair) for pair in pool.pairs])
+
+    def _reason(self, name: str, spec: Source, pair: Pair) -> str | None:
+        owners = (owner for mark in self._marks(spec, pair) for owner in self._owners.get(mark, ()))
+        owner = next((owner for owner in owners if owner != name), None)
+        return None if owner is None else f"held out of source {owner}"
+
+    def _marks(self, spec: Source, pair: Pair) -> Iterator[object]:
+        """By what two pairs are known to ask the same: the words of their prompts, or their group.
+
+        Groups mean the same in sources of one domain, of one data set, and of one kind whose groups are not a column
+        that the recipe names.
+        """
+        said = [message.content for message in pair.prompt if message.role != "system"]
+        yield "question", " ".join(word for text in said for word in words(text)) or "\n".join(said)
+        yield "domain", spec.domain, pair.group
+        if spec.kind not in ("pocket", "table", "on_policy"):
+            yield "kind", spec.kind, pair.group
+        data = POCKET if spec.kind == "pocket" else getattr(spec, "id", None)
+        if data is not None:
+            yield "data", data, pair.group
 
 
 def ranking_of(spec: Generated) -> Ranking:
@@ -155,7 +238,7 @@ def answered(
     """
     ranking = ranking_of(spec)
     more = wanted
-    with models.for_a_source():
+    with models.for_a_source(name):
         while True:
             workshop = Workshop(
                 wanted=more,
@@ -167,9 +250,10 @@ def answered(
             finished = finish(name, spec, drafts.pairs, workshop)
             pairs, reasons = clean(finished.pairs, evaluation_texts=(), overlap=asked.overlap)
             found = sum(usable(pair) is None for pair in pairs)
-            if found >= wanted or not finished.dropped.get("not needed"):
+            if found >= wanted or not finished.dropped.get(NOT_NEEDED):
                 break
             more += wanted - found
     unpaired = dict(Counter(finished.dropped) + Counter(reasons))
     line = replace(drafts.line, unpaired=unpaired, spread=finished.spread, assumed=False)
-    return replace(drafts, pairs=pairs, line=ledgers.with_pairs(line, pairs))
+    line = ledgers.with_pairs(line, pairs)
+    return replace(drafts, pairs=pairs, line=line, left_out=frozenset(), in_order=True)

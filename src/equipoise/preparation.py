@@ -8,22 +8,32 @@ source that generates is assumed: its questions are there, its answers are as lo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.kept import Pool
-from equipoise.data.ledger import Ledger, SourceLine
+from equipoise.data.ledger import Ledger
 from equipoise.data.mix import asked as asked_of
-from equipoise.data.mix import mix
+from equipoise.data.replay import is_replayed
 from equipoise.data.sampling import NOT_NEEDED
-from equipoise.draw import Encoder, StageData, draw_stage, short_sources, with_easiness
+from equipoise.draw import (
+    Encoder,
+    StageData,
+    draw_replay,
+    draw_stage,
+    in_pieces,
+    require_enough,
+    short_sources,
+    with_easiness,
+)
 from equipoise.evaluation.items import load_items, splits
 from equipoise.model.chat import Tokenizer
-from equipoise.models import Models
-from equipoise.pools import Asked, Doubles, answered, gather, ranking_of
+from equipoise.models import Models, require_models
+from equipoise.pools import Asked, Doubles, answered, gather_all, ranking_of, told_what_was_dropped, unanswered
 from equipoise.progress import Display
 from equipoise.recipe import Recipe, Stage
 from equipoise.recipe_sources import Generated, OnPolicySource, generated
@@ -68,26 +78,33 @@ class Preparation:
         self._asked = Asked.by(self._items)
         self._encoders: dict[str, Encoder] = {}
 
+    def check(self) -> None:
+        """Raises InputError for all that can be known to be wrong before any model answers."""
+        assert self._gathered
+
+    @cached_property
+    def _gathered(self) -> tuple[dict[str, Pool], Doubles]:
+        """The clean sources, and who has which pair."""
+        recipe = self._recipe
+        if recipe.stages[0].replay:
+            raise InputError("stages.0.replay: the first stage has no earlier one to replay from; leave it out")
+        sources = {name: recipe.sources[name] for name in used_sources(recipe)}
+        require_models(recipe, sources, weights=self._models is not None)
+        gathered, doubles = gather_all(sources, self._asked, self._store, self._display)
+        there = {
+            name: unanswered(spec, pool) if isinstance(spec, Generated) and generated(spec) else pool
+            for (name, spec), pool in zip(sources.items(), gathered.values(), strict=True)
+        }
+        for stage in recipe.stages:  # what is short with drafts for pairs will be short with pairs
+            require_enough(stage, {name: there[name] for name in stage.mix.sources}, sources, seed=recipe.seed)
+        return gathered, doubles
+
     def begin(self) -> Prepared:
         """Items, clean sources, generated pairs, and the data of every stage that need not wait for its start.
 
         Raises InputError where a file, a column or enough pairs are missing: before any model answers.
         """
-        gathered: dict[str, Pool] = {}
-        doubles = Doubles()
-        for name in used_sources(self._recipe):
-            pool = gather(name, self._recipe.sources[name], self._asked, self._store, self._display)
-            # Two sources may ask the same questions and get other answers: drafts are no doubles of each other.
-            if not generated(self._recipe.sources[name]):
-                pool = doubles.without(name, pool)
-                doubles.add(name, pool.pairs)
-            gathered[name] = pool
-        for stage in self._recipe.stages:  # what is short with drafts for pairs will be short with pairs
-            if stage.mix.by != "pairs":
-                continue  # the counts are known only with lengths
-            pairs = {name: gathered[name].pairs for name in stage.mix.sources}
-            with _told_what_was_dropped({name: gathered[name].line for name in stage.mix.sources}):
-                mix(pairs, stage.mix, seed=self._recipe.seed, stage=stage.name)
+        gathered, doubles = self._gathered
         pools = {
             name: self._answered(name, pool, self._recipe.stages, [], doubles)
             for name, pool in gathered.items()
@@ -106,6 +123,10 @@ class Preparation:
         for number, stage in enumerate(self._recipe.stages):
             waits = number > 0 and self._models is not None and self._own_answers(stage)
             prepared = self.with_stage(prepared, number, None if waits else [])
+        own = [list(data.pairs) if data else [] for data in prepared.stages]
+        for number, stage in enumerate(self._recipe.stages):
+            if stage.replay and prepared.stages[number]:
+                prepared = self.with_replay(prepared, number, stage, [*chain.from_iterable(own[:number])], planned=True)
         return prepared
 
     def with_stage(self, prepared: Prepared, number: int, start: Sequence[Path] | None) -> Prepared:
@@ -124,8 +145,8 @@ class Preparation:
             own = self._enough(stage, own, prepared.gathered, start, doubles)
         made = {f"{name}@{stage.name}": own[name] for name in answering}
         assumed = {name: self._longest(name) for name, pool in own.items() if pool.line.assumed}
-        pools = {name: own[name].pairs for name in stage.mix.sources}
-        with _told_what_was_dropped({name: pool.line for name, pool in own.items()}):
+        pools = {name: own[name] for name in stage.mix.sources}
+        with told_what_was_dropped({name: pool.line for name, pool in own.items()}, self._recipe.sources):
             data, line = draw_stage(stage, pools, self._encoder(stage, assumed), seed=self._recipe.seed)
         if start is not None:
             data = with_easiness(stage, data, self._models.judge if self._models else None)
@@ -137,6 +158,29 @@ class Preparation:
         return replace(
             prepared, pools={**prepared.pools, **there}, stages=stages, ledger=ledger.with_stage(stage.name, line)
         )
+
+    def with_replay(
+        self, prepared: Prepared, number: int, stage: Stage, earlier: Sequence[Pair], *, planned: bool = False
+    ) -> Prepared:
+        """The same with `earlier` pairs replayed in stage `number` (from 0), in place of what was replayed before.
+
+        `stage` is that of the recipe, or one with values of another attempt; `planned`: all earlier stages are assumed
+        to be kept. Raises InputError where a plan has too few pairs.
+        """
+        data = prepared.stages[number]
+        assert data is not None  # its own pairs are drawn
+        places = [place for place, pair in enumerate(data.pairs) if not is_replayed(pair.source)]
+        own = StageData([data.pairs[place] for place in places], [data.encoded[place] for place in places])
+        assumed = {} if self._models else {name: self._longest(name) for name in self._recipe.sources}
+        unanswered = {name: tokens for name, tokens in assumed.items() if tokens}
+        encoder = self._encoder(stage, unanswered)
+        data, lines = draw_replay(stage, own, earlier, encoder, seed=self._recipe.seed, planned=planned)
+        data = with_easiness(stage, data, self._models.judge if self._models else None)
+        ledger = prepared.ledger.stages[stage.name]
+        mine = {name: line for name, line in ledger.sources.items() if not is_replayed(name)}
+        line = replace(ledger, epochs=stage.optim.epochs, sources={**mine, **lines.sources})
+        stages = [*prepared.stages[:number], data, *prepared.stages[number + 1 :]]
+        return replace(prepared, stages=stages, ledger=prepared.ledger.with_stage(stage.name, line))
 
     def _own_answers(self, stage: Stage) -> list[str]:
         """The sources of a stage that its own start answers."""
@@ -159,8 +203,7 @@ class Preparation:
             return found
         growing = self._own_answers(stage) or list(found)
         while True:
-            pairs = {name: pool.pairs for name, pool in found.items()}
-            short = short_sources(stage, pairs, self._encoder(stage, {}), seed=self._recipe.seed)
+            short = short_sources(stage, found, self._encoder(stage, {}), seed=self._recipe.seed)
             more = [name for name in short if name in growing and found[name].line.unpaired.get(NOT_NEEDED)]
             if not more:
                 return found
@@ -181,7 +224,7 @@ class Preparation:
         if not isinstance(spec, Generated) or not generated(spec):
             return pool
         if self._models is None or start is None:
-            return replace(pool, line=replace(pool.line, assumed=True, lengths=None))
+            return unanswered(spec, pool)
         users = [stage for stage in stages if name in stage.mix.sources]
 
         def usable(pair: Pair) -> str | None:
@@ -228,21 +271,6 @@ class Preparation:
         return self._encoders[stage.name]
 
 
-@contextmanager
-def _told_what_was_dropped(lines: Mapping[str, SourceLine]) -> Iterator[None]:
-    """Adds to an error about a source why its rows made no pairs: the ledger is not there yet to be looked at."""
-    try:
-        yield
-    except InputError as error:
-        said = [str(error)]
-        for name, line in lines.items():
-            drops = {**line.malformed, **line.cleaned, **line.unpaired}
-            if drops and f"source {name}:" in said[0]:
-                reasons = ", ".join(f"{reason}: {count}" for reason, count in drops.items())
-                said.append(f"source {name}: {line.rows} rows; {reasons}")
-        raise InputError("\n".join(said)) from None
-
-
 def load_all_items(recipe: Recipe) -> dict[str, list[Item]]:
     """The items of every task of the recipe."""
     tasks = recipe.evaluation.tasks.chosen()
@@ -268,8 +296,8 @@ def used_sources(recipe: Recipe) -> list[str]:
 def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: int) -> list[dict[str, Any]]:
     """The first `count` pairs of every stage as the model meets them.
 
-    `prompt` is text that gives no gradient; `chosen` and `rejected` are the tokens that are trained on, one
-    string each, end-of-turn token included.
+    `prompt` is text that gives no gradient; `chosen` and `rejected` are the tokens that are trained on, end-of-turn
+    token included: one string for each, or for those that only together make whole characters (`in_pieces`).
     """
     return [
         {
@@ -279,11 +307,11 @@ def examples(recipe: Recipe, prepared: Prepared, tokenizer: Tokenizer, count: in
             "domain": row.domain,
             "score_gap": pair.score_gap,
             "reward_gap": pair.reward_gap,
-            "prompt": tokenizer.decode(list(row.prompt)),
+            "prompt": tokenizer.decode(list(row.prompt)).lstrip("\ufffd" if row.prompt_cut else ""),
             "prompt_tokens": len(row.prompt),
             "prompt_cut": row.prompt_cut,
-            "chosen": [tokenizer.decode([token]) for token in row.chosen],
-            "rejected": [tokenizer.decode([token]) for token in row.rejected],
+            "chosen": in_pieces(tokenizer, row.chosen),
+            "rejected": in_pieces(tokenizer, row.rejected),
         }
         for stage, data in zip(recipe.stages, prepared.stages, strict=True)
         if data is not None

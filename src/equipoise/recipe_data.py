@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from equipoise.recipe_parts import Part, Share
 
@@ -52,6 +52,18 @@ class Mix(Part):
     def sources(self) -> list[str]:
         """Names of the sources in the order of the recipe."""
         return list(self.counts or self.shares or {})
+
+
+class Replay(Part):
+    """Pairs that earlier stages were trained on and that were kept, once more, beside the mix.
+
+    The mix stays as it is; each earlier source takes part by how many of its pairs were trained on.
+    """
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Share of all pairs of the stage that are replayed, to the nearest pair."""
+    when_short: WhenShort = "fail"
+    """Earlier stages have too few pairs: stop before anything is trained, take what there is, or repeat pairs."""
 
 
 class Curriculum(Part):

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe import CIRCUMSTANCES, Recipe
 from equipoise.recipe_evaluation import METRICS, REWARDED, Evaluation, MtBenchSpec, PreferenceSpec, kind_of
-from equipoise.recipe_sources import ranked
+from equipoise.recipe_sources import ranked, scored
 from equipoise.records import InputError, content_id
 
 Location = tuple[str | int, ...]
@@ -241,6 +241,11 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                     (*at, "gate", key),
                     f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[kind_of(domain)])}",
                 )
+        if not isinstance(stage.order, str) and stage.order.by == "score_gap":
+            for source in stage.mix.sources:
+                if source in recipe.sources and not scored(recipe.sources[source]):
+                    where = (*at, "order", "by")
+                    yield where, f"score_gap: source {source} gives no scores; use margin, reward_gap or length"
         if not isinstance(stage.order, str) and stage.order.by == "reward_gap" and recipe.reward is None:
             yield (*at, "order", "by"), "reward_gap asks a reward model; add `reward: {id: ...}` to the recipe"
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:

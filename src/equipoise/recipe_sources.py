@@ -14,6 +14,10 @@ CATEGORIES: tuple[Category, ...] = (
 )  # fmt: skip
 
 
+BUILT_IN = 800
+"""Questions of `mt_bench_style` where nothing is said."""
+
+
 class SourceBase(Part):
     """What every source has."""
 
@@ -26,7 +30,7 @@ class SourceBase(Part):
     max_chars: PositiveInt = 100_000
     """Longest prompt plus answers in characters; a longer row is dropped as too long before anything else."""
     hold_out: Share = 0.0
-    """Share of the groups (posts, documents, questions) kept out of training, in `data/held_out/`."""
+    """Share of the groups (posts, documents, questions) that no source brings into training, in `data/held_out/`."""
 
 
 class PocketSource(SourceBase):
@@ -196,9 +200,14 @@ class Sampling(Ranking):
     """How answers are sampled from one model."""
 
     samples: PositiveInt = 4
-    """Answers to each prompt."""
+    """Answers to each prompt; at least 2 where they are ranked."""
     temperature: PositiveFloat = 0.8
     """Of sampling."""
+
+
+def _require_two(sampling: Sampling) -> None:
+    if sampling.samples < 2:
+        raise ValueError("sampling.samples: the best answer is ranked against the worst, so there must be 2 at least")
 
 
 class FinanceInstructSource(FileSource):
@@ -228,6 +237,12 @@ class FinanceInstructSource(FileSource):
     reward: RewardSpec | None = None
     """`sampled`: what ranks the answers; default: the recipe's reward model."""
 
+    @model_validator(mode="after")
+    def _two_to_rank(self) -> FinanceInstructSource:
+        if self.rejected == "sampled":
+            _require_two(self.sampling)
+        return self
+
 
 class PromptColumns(Part):
     """Which column of a table holds the prompt."""
@@ -250,6 +265,11 @@ class OnPolicySource(FileSource):
     """How the model answers."""
     reward: RewardSpec | None = None
     """What ranks the answers; default: the recipe's reward model."""
+
+    @model_validator(mode="after")
+    def _two_to_rank(self) -> OnPolicySource:
+        _require_two(self.sampling)
+        return self
 
 
 class Policy(Part):
@@ -277,8 +297,8 @@ class MtBenchStyleSource(SourceBase):
     """Split of a hub data set or folder."""
     rows: PositiveInt | None = None
     """Read the first so many rows only; `id: pocket` makes so many."""
-    questions: PositiveInt = 800
-    """How many of the built-in questions, the same number in each category."""
+    questions: PositiveInt = BUILT_IN
+    """How many of the built-in questions, the same number in each category; not with `id`."""
     categories: Annotated[list[Category], Field(min_length=1)] = list(CATEGORIES)
     """Which categories."""
     turns: Literal[1, 2] = 2
@@ -289,6 +309,12 @@ class MtBenchStyleSource(SourceBase):
     """How answers become pairs."""
     reward: RewardSpec | None = None
     """What ranks the answers; default: the recipe's reward model."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MtBenchStyleSource:
+        if self.id is not None and self.questions != BUILT_IN:
+            raise ValueError("`questions` counts the built-in questions; with `id`, say `rows` or `limit`")
+        return self
 
 
 Source = Annotated[
@@ -309,6 +335,11 @@ Generated = FinanceInstructSource | OnPolicySource | MtBenchStyleSource
 def generated(spec: Source) -> bool:
     """Whether a model has to answer before there are pairs."""
     return isinstance(spec, Generated) and getattr(spec, "rejected", None) != "corrupted"
+
+
+def scored(spec: Source) -> bool:
+    """Whether its pairs have a gap of scores that the data itself gives."""
+    return isinstance(spec, RedditSource)
 
 
 def ranked(spec: Source) -> bool:

@@ -28,11 +28,14 @@ from equipoise.records import InputError, Score
 
 PACKAGES = ("equipoise", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "polars")
 
+ASIDE = ".part"
+"""How the names of files end that are not written to their end; they begin with a dot."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that it appears whole or not at all: write aside, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=ASIDE)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -102,7 +105,7 @@ def hashes(folder: Path, below: str = "") -> dict[str, str]:
 
     Left out: what may still change when a folder is done (the log of events, the report), and locks.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ASIDE)
     names = {path.relative_to(folder).as_posix(): path for path in files}
     left_out = (".lock", "done", "events.jsonl", "report.html")
     return {name: sha256(path) for name, path in names.items() if name not in left_out and name.startswith(below)}
@@ -218,7 +221,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; raises InputError when another process works on it.
 
-        A folder in which nothing was begun does not stay behind.
+        What a killed process left half-written is removed; a folder in which nothing was begun does not stay behind.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as file:
@@ -226,6 +229,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.folder}: another process is working on this run; wait for it") from None
+            for path in self.folder.rglob(f".*{ASIDE}"):
+                path.unlink()
             try:
                 yield
             finally:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from equipoise.data.ledger import Ledger
-from equipoise.data.mix import asked
 from equipoise.data.tables import read_pairs
-from equipoise.evaluation.gate import decide
 from equipoise.evaluation.health import health
 from equipoise.evaluation.items import splits, task
 from equipoise.evaluation.tasks.base import Evidence
 from equipoise.model.generate import Answer
-from equipoise.outcome import Scores, comparison_json, gate_before, noise_in, only, verdict_json
+from equipoise.outcome import Scores, comparison_json, noise_in, verdict_json
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import fingerprint, stored_recipe
 from equipoise.records import InputError, Item, Score, Split
 from equipoise.run_folder import Run, hashes, read_json, read_lines
+from equipoise.verify_stages import decided_again, stage_ledgers
 
 
 def verify(run: Run) -> list[str]:
@@ -47,8 +45,9 @@ def _recomputed(run: Run) -> list[str]:
     points = {point: run.scores(point) for point in run.points()}
     problems += _item_records(run, recipe, points)
     problems += _ledger(run, recipe)
-    gates, kept, gate_problems = _gates(run, recipe, points)
-    problems += gate_problems
+    gates, decided, kept = decided_again(run, recipe, points)
+    for name, gate in decided.items():
+        problems += _differences(name, read_json(run.folder / name), gate)
     found = noise_in(recipe, run, points["base"])
     if found:
         again = {name: one.record() for name, one in found.items()}
@@ -119,40 +118,7 @@ def _ledger(run: Run, recipe: Recipe) -> list[str]:
             problems.append(
                 f"data/ledger.json: source {name}: its counts do not add up to the {count} pairs in its file"
             )
-    for number, stage in enumerate(recipe.stages, 1):
-        folder = run.stage(number, stage.name)
-        if not (folder / "trained.json").is_file():
-            continue  # the run ended before this stage
-        drawn = Counter(pair.source for pair in read_pairs(folder / "pairs.parquet"))
-        steps = read_lines(folder / "train.jsonl")
-        for name in stage.mix.sources:
-            row = ledger.stages[stage.name].sources[name]
-            # By tokens or gradient the counts follow from pairs of which not all were drawn: they are taken as said.
-            count = asked(stage.mix)[name] if stage.mix.by == "pairs" else row.asked
-            seen = round(sum(step["sources"].get(name, {}).get("pairs", 0) for step in steps))
-            found, said = (count, drawn[name], seen), (row.asked, row.drawn, row.seen)
-            if found != said:
-                problems.append(
-                    f"data/ledger.json: stage {stage.name}: asked, drawn and seen of {name} are {found}, not {said}"
-                )
-    return problems
-
-
-def _gates(run: Run, recipe: Recipe, points: Mapping[str, Scores]) -> tuple[list[dict[str, Any]], str, list[str]]:
-    """Every gate decided again; returns the gates as stored, the kept point that follows, and differences."""
-    stored, problems, kept = [], [], "base"
-    for number, stage in enumerate(recipe.stages, 1):
-        point, folder = f"{number}-{stage.name}", run.stage(number, stage.name)
-        if not (folder / "gate.json").is_file():
-            break
-        gate = read_json(folder / "gate.json")
-        result = decide(gate_before(stage, points, kept), only(points[point], "dev"), stage.gate, seed=recipe.seed)
-        problems += _differences(f"stages/{point}/gate.json", gate, {**gate, "kept_before": kept, **result.record()})
-        stored.append(gate)
-        kept = point if result.action == "keep" else kept
-        if result.action == "stop":
-            break
-    return stored, kept, problems
+    return problems + stage_ledgers(run, recipe, ledger)
 
 
 def _differences(name: str, stored: Any, computed: Any, where: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from equipoise.data.read import SourceRows
 from equipoise.data.seeds import generator
 from equipoise.recipe import SourceBase
 from equipoise.records import InputError, Message, Pair, Role, content_id
@@ -24,8 +25,11 @@ _BROKEN = re.compile("[\x80-\x9f\ufffd]")  # bytes of another encoding that were
 class Dropped(Exception):
     """This row makes no pair: a reason to count, and a detail that helps to find the fault.
 
-    `malformed` reasons speak against the file; the others (a tie) are the data's good right.
+    `malformed` reasons speak against the file; the others (a tie) are the data's good right. `place` is where the row
+    stands, where that is known only to who read it.
     """
+
+    place: str | None = None
 
     def __init__(self, reason: str, detail: str = "", *, malformed: bool = True) -> None:
         super().__init__(f"{reason} ({detail})" if detail else reason)
@@ -58,7 +62,8 @@ def collect(name: str, spec: SourceBase, units: Iterable[Unit], convert: Callabl
             dropped[drop.reason] += 1
             malformed += drop.malformed
             if drop.malformed and len(examples) < EXAMPLES:
-                examples.append(f"row {rows}: {drop}")
+                place = units.place if isinstance(units, SourceRows) else f"row {rows}"
+                examples.append(f"{drop.place or place}: {drop}")
     if malformed > spec.max_malformed * rows:
         raise InputError(
             f"source {name}: {malformed} of {rows} rows are malformed, more than max_malformed "
@@ -88,7 +93,7 @@ def column(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column; raises Dropped where there is none (absent, null, not a number)."""
     value = row.get(name)
     if _missing(value):
-        raise Dropped("missing value", name)
+        raise Dropped("missing value", name if name in row else f"no column {name!r}")
     return value
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from equipoise.data.ledger import SourceLine, source_line_of
+from equipoise.data.ledger import SourceLine, source_line_of, with_pairs
+from equipoise.data.mix import draw_order
 from equipoise.records import Message, Pair, content_id
 
 _COLUMNS = ("chosen", "rejected", "group", "score_gap", "reward_gap")
@@ -26,12 +28,40 @@ _LINE = b"equipoise.line"
 class Pool:
     """The clean pairs of a source, those that are held out of training, and the ledger's line.
 
-    Of a source that generates they are drafts, without answers, until a model has answered.
+    Of a source that generates they are drafts, without answers, until a model has answered. `left_out` are the places,
+    in the source as it was gathered, of pairs that other sources took away. `in_order`: the pairs are drawn as they
+    stand, since their questions were shuffled before they were answered.
     """
 
     pairs: list[Pair]
     held_out: list[Pair]
     line: SourceLine
+    left_out: frozenset[int] = frozenset()
+    in_order: bool = False
+
+    def without(self, reasons: Sequence[str | None]) -> Pool:
+        """The pool without the pairs that have a reason (one for each pair), which the ledger's line then counts."""
+        counts = Counter(reason for reason in reasons if reason)
+        if not counts:
+            return self
+        places = [place for place in range(len(self.pairs) + len(self.left_out)) if place not in self.left_out]
+        gone = {place for place, reason in zip(places, reasons, strict=True) if reason}
+        pairs = [pair for pair, reason in zip(self.pairs, reasons, strict=True) if not reason]
+        line = replace(self.line, cleaned=dict(Counter(self.line.cleaned) + counts))
+        return replace(self, pairs=pairs, line=with_pairs(line, pairs), left_out=self.left_out | gone)
+
+    def order(self, *, seed: int, stage: str, source: str) -> list[int]:
+        """The places of the pairs in the order in which a stage draws them.
+
+        All places of the source as it was gathered are shuffled and those left out are passed over, so that what other
+        sources take away does not change the order of the rest.
+        """
+        if self.in_order:
+            return list(range(len(self.pairs)))
+        every = len(self.pairs) + len(self.left_out)
+        here = {place: here for here, place in enumerate(place for place in range(every) if place not in self.left_out)}
+        shuffled = draw_order(every, seed=seed, stage=stage, source=source)
+        return [here[place] for place in shuffled if place in here]
 
 
 def held_out_groups(pairs: Iterable[Pair], share: float) -> frozenset[str]:

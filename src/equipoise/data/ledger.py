@@ -16,6 +16,8 @@ from equipoise.records import Pair
 
 MANY_CUT = 0.2
 """Share of cut prompts above which a ledger says so."""
+MANY_ASKED = 0.8
+"""Share of its questions above which a stage may well be short of answers that make a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ class StageLine:
     `prompts_cut` those of them whose prompt lost its beginning.
 
     `seen` counts presentations to the optimiser, a pair of two epochs twice; None while nothing was trained.
+    `set_apart` are drawn pairs that the stage is watched by and never trained on (`optim.stop`). What is replayed from
+    earlier stages has a line of its own, `<source> replayed`; its `available` counts pairs that the stage does not draw
+    anyway.
     """
 
     asked: int
@@ -100,6 +105,7 @@ class StageLine:
     prompts_cut: int = 0
     tokens: Tokens | None = None
     seen: int | None = None
+    set_apart: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +240,8 @@ def seen(stage: StageLedger, counts: Mapping[str, int]) -> StageLedger:
 def differences(ledger: Ledger) -> list[str]:
     """One sentence for each source of which the optimiser saw another number of pairs than was asked for.
 
-    Expected are asked x epochs; up to one pair of difference is rounding. A stage that was not trained yet is judged
-    by what is drawn.
+    Expected are asked (less those set apart) x epochs; up to one pair of difference is rounding. A stage that was not
+    trained yet is judged by what is drawn.
     """
     found = [
         _difference(name, stage.epochs, source, line)
@@ -246,7 +252,7 @@ def differences(ledger: Ledger) -> list[str]:
 
 
 def problems(ledger: Ledger) -> list[str]:
-    """The differences, and one sentence for each source many of whose prompts were cut."""
+    """The differences, and one sentence for each source many of whose prompts were cut, or that may become short."""
     cut = [
         f"Stage {name}: {line.prompts_cut} of {line.drawn} prompts of {source} lost their beginning; raise "
         "dpo.max_prompt_length."
@@ -254,18 +260,32 @@ def problems(ledger: Ledger) -> list[str]:
         for source, line in stage.sources.items()
         if line.prompts_cut > MANY_CUT * line.drawn
     ]
-    return differences(ledger) + cut
+    return differences(ledger) + cut + _perhaps_short(ledger)
+
+
+def _perhaps_short(ledger: Ledger) -> list[str]:
+    """One sentence for each source without answers so far of which a stage needs almost every question."""
+    found = []
+    for name, stage in ledger.stages.items():
+        for source, line in stage.sources.items():
+            there = ledger.sources.get(f"{source}@{name}") or ledger.sources.get(source)
+            if there and there.assumed and line.asked > MANY_ASKED * there.available:
+                found.append(
+                    f"Stage {name} asks {line.asked} pairs of {source}, which has {there.available} questions, and not "
+                    "every question makes a pair; give it more rows, or ask for fewer."
+                )
+    return found
 
 
 def _difference(stage: str, epochs: float, source: str, line: StageLine) -> str | None:
     got, expected, verb = (line.drawn, float(line.asked), "has")
     if line.seen is not None:
-        got, expected, verb = (line.seen, line.asked * epochs, "saw")
+        got, expected, verb = (line.seen, (line.asked - line.set_apart) * epochs, "saw")
     if abs(got - expected) <= 1:
         return None
     parts = [f"{line.available} available", f"{line.drawn} drawn"]
     parts += [f"{count} unusable: {reason}" for reason, count in line.unusable.items()]
-    passes = "" if epochs == 1 or line.seen is None else f" ({line.asked} x {epochs:g} epochs)"
+    passes = "" if epochs == 1 or line.seen is None else f" ({line.asked - line.set_apart} x {epochs:g} epochs)"
     return f"Stage {stage} {verb} {got} pairs of {source}, asked {expected:g}{passes}: {', '.join(parts)}."
 
 

@@ -75,18 +75,20 @@ def mix(
     stage: str,
     usable: Callable[[Pair], bool] = lambda pair: True,
     size: Callable[[Pair], float] = lambda pair: 1.0,
+    orders: Mapping[str, Sequence[int]] | None = None,
 ) -> Mixture:
     """Draw a stage's pairs without replacement.
 
-    Each source has its own order, made from the seed, the stage and the source's name alone: another source in
-    the mix leaves the draw of the others unchanged, and a smaller draw is the beginning of a larger one. Pairs
-    that are not `usable` are passed over; no more pairs are tried than the draw needs.
+    Each source has its own order, made from the seed, the stage and the source's name alone (`draw_order`), or the one
+    that `orders` gives (places of its pairs): another source in the mix leaves the draw of the others unchanged, and a
+    smaller draw is the beginning of a larger one. Pairs that are not `usable` are passed over; no more pairs are tried
+    than the draw needs.
 
     With `by: tokens` or `gradient` the shares are shares of `size`: the counts, `pairs` in all, are in proportion to
     share / mean size of the source's first pairs (all that are drawn, and at least `SAMPLE`).
     Raises InputError where a source is short and `when_short` does not help.
     """
-    draws, wanted = _wanted(available, spec, seed, stage, usable, size)
+    draws, wanted = _wanted(available, spec, seed, stage, usable, size, orders)
     counts = wanted
     short = [name for name, count in wanted.items() if len(draws[name].first(count)) < count]
     if short and spec.when_short == "shrink":
@@ -102,6 +104,11 @@ def mix(
     return Mixture(tuple(pair for name in wanted for pair in taken[name]), tuple(lines))
 
 
+def draw_order(pairs: int, *, seed: int, stage: str, source: str) -> list[int]:
+    """The places 0 .. pairs-1 in the order in which a stage draws the pairs of a source."""
+    return [int(place) for place in generator("mix", seed, stage, source).permutation(pairs)]
+
+
 def shortfall(
     available: Mapping[str, Sequence[Pair]],
     spec: Mix,
@@ -110,9 +117,10 @@ def shortfall(
     stage: str,
     usable: Callable[[Pair], bool],
     size: Callable[[Pair], float],
+    orders: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, int]:
     """Pairs asked of each source that has fewer, before `when_short` helps; the arguments are those of `mix`."""
-    draws, wanted = _wanted(available, spec, seed, stage, usable, size)
+    draws, wanted = _wanted(available, spec, seed, stage, usable, size, orders)
     return {name: count for name, count in wanted.items() if len(draws[name].first(count)) < count}
 
 
@@ -161,16 +169,19 @@ def _wanted(
     stage: str,
     usable: Callable[[Pair], bool],
     size: Callable[[Pair], float],
+    orders: Mapping[str, Sequence[int]] | None,
 ) -> tuple[dict[str, _Draw], dict[str, int]]:
     """The draws of a stage, nothing drawn yet, and how many pairs of each the mix asks for."""
+    given = orders or {}
     draws = {
-        name: _Draw(available[name], _order(len(available[name]), seed, stage, name), usable) for name in spec.sources
+        name: _Draw(
+            available[name],
+            given[name] if name in given else draw_order(len(available[name]), seed=seed, stage=stage, source=name),
+            usable,
+        )
+        for name in spec.sources
     }
     return draws, asked(spec) if spec.by == "pairs" else _by_size(spec, draws, size)
-
-
-def _order(pairs: int, seed: int, stage: str, source: str) -> list[int]:
-    return [int(place) for place in generator("mix", seed, stage, source).permutation(pairs)]
 
 
 def _by_size(spec: Mix, draws: Mapping[str, _Draw], size: Callable[[Pair], float]) -> dict[str, int]:

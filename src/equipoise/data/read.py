@@ -38,9 +38,41 @@ _SHARD = re.compile(r"^(.+?)-\d{5}-of-\d{5}")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 
 
+class SourceRows(Iterator[Row]):
+    """Rows of one file after the other, one at a time; `place` says where the last one stands.
+
+    Args:
+        parts: each file (or what stands for one) with its rows.
+        most: take the first so many; None takes all.
+        required: columns that some row must have.
+        where: begins every error.
+    """
+
+    def __init__(
+        self, parts: Iterable[tuple[str, Iterable[Row]]], most: int | None, required: Sequence[str], where: str
+    ) -> None:
+        self._rows = _watched(islice(self._every(parts), most), required, where)
+        self._part, self._row = "", 0
+
+    def __next__(self) -> Row:
+        return next(self._rows)
+
+    @property
+    def place(self) -> str:
+        """File and row of it, counted from 1, of the last row that was taken."""
+        return f"{self._part}: row {self._row}"
+
+    def _every(self, parts: Iterable[tuple[str, Iterable[Row]]]) -> Iterator[Row]:
+        for part, rows in parts:
+            self._part, self._row = part, 0
+            for row in rows:
+                self._row += 1
+                yield row
+
+
 def source_rows(
     name: str, spec: FileSource | MtBenchStyleSource, required: Sequence[str], pocket: str | None
-) -> Iterator[Row]:
+) -> SourceRows:
     """The rows of a source, one at a time: its first `spec.rows`, or all.
 
     Args:
@@ -54,10 +86,10 @@ def source_rows(
     """
     where, id = f"source {name}", str(spec.id)
     if id == POCKET:
-        rows: Iterable[Row] = _from_pocket(pocket, spec.rows or POCKET_ROWS, where)
+        parts: Iterable[tuple[str, Iterable[Row]]] = [(id, _from_pocket(pocket, spec.rows or POCKET_ROWS, where))]
     else:
-        rows = islice(iter_rows(id, revision=spec.revision, split=spec.split, what=where), spec.rows)
-    return _watched(rows, required, f"{where}: {id}")
+        parts = _parts(id, spec.revision, spec.split, where)
+    return SourceRows(parts, spec.rows, required, f"{where}: {id}")
 
 
 def read_rows(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> list[Row]:
@@ -76,11 +108,17 @@ def read_rows(id: str, *, revision: str | None = None, split: str = "train", wha
 
 def iter_rows(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> Iterator[Row]:
     """The rows that `read_rows` returns, one at a time; there may be none."""
+    parts = _parts(id, revision, split, what)
+    return (row for _, rows in parts for row in rows)
+
+
+def _parts(id: str, revision: str | None, split: str, what: str) -> Iterable[tuple[str, Iterable[Row]]]:
+    """Each file of `id` with its rows; a data set of the hub is one."""
     files = data_files(id, split=split, what=what)
     if files is not None:
-        return (row for path in files for row in iter_file(path, what))
+        return ((str(path), iter_file(path, what)) for path in files)
     tables = from_hub(id, revision, split, what).with_format("arrow").iter(batch_size=BATCH)
-    return arrow_rows(tables, f"{what}: {id}")
+    return [(id, arrow_rows(tables, f"{what}: {id}"))]
 
 
 def content_of(id: str, *, revision: str | None = None, split: str = "train", what: str = "data") -> str:

@@ -24,6 +24,10 @@ from equipoise.records import InputError, Message, Pair
 FIRST_REWARDS = 64
 """The spread of the rewards is taken from at least so many of them, where there are so many."""
 CUT_OFF = "cut off"
+TOO_LONG = "prompt too long for the model"
+EMPTY = "empty answer"
+BROKEN = "broken unicode"
+ONE_ONLY = "one answer only"
 EQUAL = "all samples equal"
 TOO_CLOSE = "answers too close"
 NO_REWARD = "no reward"
@@ -47,14 +51,26 @@ class Ranked:
     gap: float
 
 
-def said(answer: Answer) -> str:
-    """The text that may be one side of a pair, without thinking; empty where the answer is unfit for that.
-
-    Unfit is what was cut off (it would teach never to end), refused, empty, or broken unicode.
-    """
+def unfit(answer: Answer) -> str | None:
+    """Why an answer may be no side of a pair: cut off (it would teach never to end), refused, empty, broken unicode."""
     text = without_thinking(answer).text.strip()
-    unfit = answer.cut_off or answer.refused is not None or "\ufffd" in text
-    return "" if unfit else text
+    if answer.refused is not None:
+        return TOO_LONG
+    if answer.cut_off:
+        return CUT_OFF
+    if not text:
+        return EMPTY
+    return BROKEN if "\ufffd" in text else None
+
+
+def said(answer: Answer) -> str:
+    """The text that may be one side of a pair, without thinking; empty where the answer is unfit for that."""
+    return "" if unfit(answer) else without_thinking(answer).text.strip()
+
+
+def _none_fit(answers: Sequence[Answer]) -> str:
+    """What is wrong with most of a draft's unfit answers, the first of them where several reasons are as frequent."""
+    return Counter(reason for reason in map(unfit, answers) if reason).most_common(1)[0][0]
 
 
 class Judge:
@@ -101,9 +117,9 @@ class Judge:
         ]
         rewards = iter(self._reward.score(asked, self._progress) if asked else [])
         scored: list[Scored] = []
-        for texts, different in zip(fit, distinct, strict=True):
+        for given_to_one, texts, different in zip(answers, fit, distinct, strict=True):
             if len(different) < 2:
-                scored.append(CUT_OFF if len(texts) < 2 else EQUAL)
+                scored.append(EQUAL if len(texts) > 1 else ONE_ONLY if texts else _none_fit(given_to_one))
                 continue
             given = [(next(rewards), text) for text in different]
             known = [(reward, text) for reward, text in given if not isinstance(reward, str)]
@@ -153,7 +169,7 @@ def compared_pairs(
 
     def made(draft: Pair, answers: Sequence[Answer]) -> Made:
         texts = [text for text in map(said, answers) if text]
-        return compare(draft, texts) if texts else CUT_OFF
+        return compare(draft, texts) if texts else _none_fit(answers)
 
     return work.finish([made(*one) for one in zip(*chunk, strict=True)] for chunk in chunks)
 

@@ -2,7 +2,7 @@
 
 Names of tensors: `parameter/<name>`; `optimizer/<name>/<key>` for what the optimiser keeps of a parameter on its
 device (further `/` for nested mappings), `host/...` for what it keeps on the CPU, `number/...` for plain numbers;
-`random.../<process>` for random states.
+`random.../<process>` for random states; `margin` for the running mean by which an adaptive beta goes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     tokens: int
 
+    @property
+    def margin(self) -> float | None:
+        """The running mean margin of an adaptive beta; None without one."""
+        return self.tensors["margin"].item() if "margin" in self.tensors else None
+
 
 def random_state() -> dict[str, Tensor]:
     """State of this process's random generators."""
@@ -55,6 +60,7 @@ def save(
     team: Team,
     step: int,
     tokens: int,
+    margin: float | None = None,
 ) -> None:
     """Write the state after `step` steps, with a budget of `tokens`; the new checkpoint replaces the one before.
 
@@ -73,6 +79,8 @@ def save(
                 raise InputError(f"optim: checkpoints cannot hold {key} ({type(value).__name__}) of this optimiser")
     for index, state in enumerate(team.gather(random_state())):
         tensors |= {f"{kind}/{index}": value for kind, value in state.items()}
+    if margin is not None:
+        tensors["margin"] = torch.tensor(margin, dtype=torch.float64)
     if not team.main:
         return
     data = safetensors.torch.save(tensors)

@@ -20,7 +20,7 @@ from equipoise.dpo.fit import fit
 from equipoise.dpo.packing import token_budget
 from equipoise.dpo.recompute import recomputed
 from equipoise.dpo.reference import Reference, reference_logprobs
-from equipoise.dpo.train import Progress, train_stage
+from equipoise.dpo.train import Progress, StageEnd, train_stage
 from equipoise.model import adapters
 from equipoise.model.chat import EncodedPair
 from equipoise.model.load import Loaded, load_policy
@@ -35,7 +35,8 @@ from equipoise.store import Store
 class Job:
     """What a process must know to train a stage: `stack` are the earlier adapters, `folder` is the stage's.
 
-    `easiness` of each pair is what a curriculum orders by, where it is known beforehand.
+    `easiness` of each pair is what a curriculum orders by, where it is known beforehand. `dev` are pairs of the stage
+    that it does not train on, for `optim.stop`.
     """
 
     model: ModelSpec
@@ -45,6 +46,12 @@ class Job:
     folder: Path
     seed: int
     easiness: list[float] | None = None
+    dev: list[EncodedPair] = field(default_factory=list)
+
+    @property
+    def all_pairs(self) -> list[EncodedPair]:
+        """The pairs that are trained on, and those that are not."""
+        return [*self.pairs, *self.dev]
 
 
 _NO_JOB: Any = None
@@ -63,11 +70,11 @@ class Watch:
 
 @dataclass(frozen=True)
 class Trained:
-    """A policy and its model with the trained adapter on, and how many pairs of each source were seen."""
+    """A policy and its model with the trained adapter on, and what the stage has done."""
 
     policy: Loaded
     model: Any
-    seen: dict[str, int]
+    end: StageEnd
 
 
 def require_shardable(team: Team, model: ModelSpec, stage: Stage, where: str) -> None:
@@ -93,10 +100,10 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
         tight_allocator()  # otherwise the heap keeps what recomputation saves
     model = _with_adapters(job, policy)
     again = recomputed(model) if choice.checkpointing else nullcontext()
-    with engine(model, job.pairs, watch.display.say, decide=team.decide) as scorer, again:
+    with engine(model, job.all_pairs, watch.display.say, decide=team.decide) as scorer, again:
         team.shard(scorer)
         reference = _reference(job, policy, scorer, team, store, watch)
-        seen = train_stage(
+        end = train_stage(
             scorer,
             job.pairs,
             reference.logps,
@@ -106,6 +113,7 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
             seed=job.seed,
             folder=job.folder,
             starts_at_reference=job.stage.reference == "previous" or not job.stack,
+            dev=job.dev,
             on_step=watch.on_step,
             trackers=watch.trackers,
             say=watch.display.say,
@@ -114,8 +122,8 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
     if team.sharded:
         weights = {name: whole(parameter) for name, parameter in adapters.trainable(model).items()}
         if team.main:
-            return _rebuilt(job, weights, seen)
-    return Trained(policy, model, seen)
+            return _rebuilt(job, weights, end)
+    return Trained(policy, model, end)
 
 
 def lead_or_follow(lead: Callable[[Team], int]) -> int:
@@ -184,7 +192,7 @@ def _fit(job: Job, policy: Loaded, team: Team, watch: Watch) -> Choice:
         asked = token_budget(job.stage.optim.micro_batch_tokens, policy.device.type)
         return Choice(asked, checkpointing=False, fits=True)
     earlier = [(folder / "adapter_model.safetensors").stat().st_size // FP32 for folder in job.stack]
-    return fit(policy, job.model, job.stage, job.pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
+    return fit(policy, job.model, job.stage, job.all_pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
 
 
 def _with_adapters(job: Job, policy: Loaded) -> Any:
@@ -193,10 +201,10 @@ def _with_adapters(job: Job, policy: Loaded) -> Any:
 
 
 def _reference(job: Job, policy: Loaded, scorer: PairScorer, team: Team, store: Store, watch: Watch) -> Reference:
-    show = watch.display.begin(f"{job.stage.name}: reference", len(job.pairs))
+    show = watch.display.begin(f"{job.stage.name}: reference", len(job.all_pairs))
     with adapters.reference(scorer.model, job.stage.reference):
         identity = adapters.stack_identity(policy, job.stack if job.stage.reference == "previous" else [])
-        reference = reference_logprobs(scorer, identity, job.pairs, store, lambda done: show(done=done), team=team)
+        reference = reference_logprobs(scorer, identity, job.all_pairs, store, lambda done: show(done=done), team=team)
         team.reshard(scorer)  # the adapters' flags are put back on the parts
     watch.reference(reference)
     return reference
@@ -210,11 +218,11 @@ def bands_of_job(job: Job, reference: Reference) -> list[int] | None:
     return bands_of(job.easiness or margins, [pair.source for pair in job.pairs], job.stage.order)
 
 
-def _rebuilt(job: Job, weights: Mapping[str, Tensor], seen: dict[str, int]) -> Trained:
+def _rebuilt(job: Job, weights: Mapping[str, Tensor], end: StageEnd) -> Trained:
     """Load the policy again and give it the trained adapter: its sharded self cannot generate in one process."""
     policy = load_policy(job.model)
     model = _with_adapters(job, policy)
     with torch.no_grad():
         for name, parameter in adapters.trainable(model).items():
             parameter.copy_(weights[name])
-    return Trained(policy, model, seen)
+    return Trained(policy, model, end)

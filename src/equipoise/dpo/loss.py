@@ -8,10 +8,14 @@ defined per token divide by them; without them the inputs are taken as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from equipoise.dpo.logprobs import PairLogps
+from equipoise.recipe import Dpo
 
 Lengths = Tensor | None
 
@@ -202,3 +206,20 @@ PER_TOKEN = frozenset({"ipo", "sigmoid_norm", "simpo", "orpo"})
 
 REFERENCE_FREE = frozenset({"simpo", "orpo"})
 """Losses that do not look at the reference."""
+
+
+def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) -> Tensor:
+    """The losses [batch] that the recipe asks for, the optional SFT term included; `dpo.beta` is a number."""
+    options: dict[str, Any] = {"beta": dpo.beta}
+    if dpo.loss in PER_TOKEN:
+        options |= {"chosen_tokens": logps.chosen_tokens, "rejected_tokens": logps.rejected_tokens}
+    if dpo.loss == "robust":
+        options["label_smoothing"] = dpo.label_smoothing
+    if dpo.loss == "simpo":
+        options["margin"] = dpo.margin
+    if dpo.loss == "dpop":
+        options["penalty"] = dpo.penalty
+    losses = LOSSES[dpo.loss](logps.chosen, logps.rejected, *reference, **options)
+    if dpo.sft_weight:
+        losses = losses - dpo.sft_weight * logps.chosen / logps.chosen_tokens
+    return losses

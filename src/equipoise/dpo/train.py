@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +21,13 @@ from torch import Tensor
 
 from equipoise.data.order import epoch_order
 from equipoise.dpo import checkpoint, schedule
+from equipoise.dpo.beta import Betas
 from equipoise.dpo.distributed import ALONE, Team, full
 from equipoise.dpo.engine import PairScorer
 from equipoise.dpo.guards import difference, reference_of, require_finite, stop_together
 from equipoise.dpo.logprobs import PairLogps
-from equipoise.dpo.loss import LOSSES, PER_TOKEN, REFERENCE_FREE
+from equipoise.dpo.look import look, mean_log_ratio, plateau
+from equipoise.dpo.loss import REFERENCE_FREE, pair_losses
 from equipoise.dpo.metrics import StepMetrics
 from equipoise.dpo.optimizer import make_optimizer
 from equipoise.dpo.packing import token_budget
@@ -48,6 +52,15 @@ class Progress:
     """Of the two sequences prompt + chosen and prompt + rejected, although a prompt is computed once."""
 
 
+@dataclass(frozen=True, slots=True)
+class StageEnd:
+    """Presentations by source, ids of pairs that never came, and why the stage ended before its last step."""
+
+    seen: dict[str, int]
+    unseen: list[str]
+    stopped: str | None
+
+
 def train_stage(
     scorer: PairScorer,
     pairs: Sequence[EncodedPair],
@@ -59,15 +72,16 @@ def train_stage(
     seed: int,
     folder: Path,
     starts_at_reference: bool,
+    dev: Sequence[EncodedPair] = (),
     on_step: Callable[[Progress], None] = lambda progress: None,
     trackers: Callable[[Mapping[str, Any], int], None] = lambda record, step: None,
     say: Callable[[str], None] = print,
     team: Team = ALONE,
-) -> dict[str, int]:
-    """Train the policy behind `scorer` on `pairs`; return how many pairs of each source were seen.
+) -> StageEnd:
+    """Train the policy behind `scorer` on `pairs`; return what was seen, and why it ended.
 
     `reference` maps a pair's id to its chosen and rejected log-probabilities; `bands` puts pairs into the order of a
-    curriculum (see `data.order`). `folder` receives
+    curriculum (see `data.order`); `dev` are pairs that `optim.stop` looks at. `folder` receives
     `train.jsonl` (one line per optimiser step) and `checkpoints/`; a stage that was killed continues from
     the last checkpoint to the same bits. All processes of `team` call this together; the main one writes and
     reports. Raises TrainingStopped on a loss that is not finite, when the policy does not equal the reference
@@ -82,48 +96,52 @@ def train_stage(
     sources = sorted({pair.source for pair in pairs})
     torch.manual_seed(seed + team.index)  # dropout; each process draws its own
 
+    begun = _resume(folder, parameters, optimizer, optim, team)
     budget = token_budget(optim.micro_batch_tokens, accelerator.device.type)
-    first, tokens = _resume(folder, parameters, optimizer, budget, team)
-    room = Room(tokens, scorer, team, folder, say)
+    room = Room(min(begun.tokens, budget), scorer, team, folder, say)
+    betas, looks, stopped, ended = Betas(dpo.beta, len(plan), begun.margin), begun.looks, None, begun.step
     unmoved = 0 if starts_at_reference and dpo.loss not in REFERENCE_FREE else None
-    exact = scorer.model.dtype.itemsize > 2
     keep = partial(checkpoint.save, folder / "checkpoints", parameters, optimizer, team)
     started, shown, seen_tokens = time.monotonic(), 0, 0
     with (folder / "train.jsonl" if team.main else Path(os.devnull)).open("a", encoding="utf-8") as log:
-        for step in range(first, len(plan)):
+        for step in range(begun.step, len(plan)):
             batch = [pairs[i] for i in plan[step]]
             rate = _set_rate(optimizer, optim, step, len(plan))
-            for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step)):
+            for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step, margin=betas.running)):
                 optimizer.zero_grad()
-                metrics, wrong = StepMetrics(sources, accelerator.device), None
+                metrics = StepMetrics(sources, accelerator.device)
                 with attempt:
-                    for micro, factor in team.portions(scorer, batch, room.tokens):
-                        anchor = reference_of(micro, reference, accelerator.device)
-                        losses, logps = _backward(accelerator, scorer, micro, anchor, dpo, factor / len(batch))
-                        if factor:
-                            metrics.add([pair.source for pair in micro], losses, logps, anchor)
-                        if step == unmoved:
-                            wrong = wrong or difference(micro, logps, anchor, exact=exact)
+                    beta, running = betas.of(step, partial(mean_log_ratio, scorer, batch, reference, team, room.tokens))
+                    now = dpo.model_copy(update={"beta": beta})
+                    portions = team.portions(scorer, batch, room.tokens)
+                    at_start = step == unmoved
+                    wrong = _backward(accelerator, scorer, portions, reference, now, metrics, len(batch), at_start)
             if step == unmoved:
                 stop_together(team, wrong)
             team.sum_gradients(parameters.values())
             team.sum_(metrics.sums)
             norm = full(accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm))
-            record = {"step": step + 1, "learning_rate": rate, "beta": dpo.beta, "micro_batch_tokens": room.tokens}
-            record |= metrics.read(dpo.beta, grad_norm=norm)
+            record = {"step": step + 1, "learning_rate": rate, "beta": beta, "micro_batch_tokens": room.tokens}
+            record |= metrics.read(beta, grad_norm=norm)
             require_finite(record, batch, step)
             optimizer.step()
+            betas.running, ended = running, step + 1
+            if optim.stop and (step + 1) % optim.stop.every == 0:
+                record |= _look(scorer, dev, reference, now, team, room, step + 1)
+                looks.append((step + 1, record[optim.stop.metric]))
+                stopped = plateau(looks, optim.stop)
             log.write(json.dumps(record) + "\n")
             log.flush()
             trackers(record, step + 1)
             shown, seen_tokens = shown + len(batch), seen_tokens + sum(pair.tokens for pair in batch)
             on_step(_progress(record, step + 1, len(plan), shown, seen_tokens, time.monotonic() - started))
+            if stopped:
+                break
             if (step + 1) % optim.checkpoint_every == 0 and step + 1 < len(plan):
                 if team.main:
                     os.fsync(log.fileno())  # a checkpoint must not know of lines that a power cut takes away
-                keep(step + 1, room.tokens)
-    seen = [pairs[i].source for batch in plan for i in batch]
-    return {source: seen.count(source) for source in sources}
+                keep(step + 1, room.tokens, betas.running)
+    return _end(pairs, plan[:ended], stopped)
 
 
 def batches(
@@ -140,23 +158,6 @@ def batches(
     for epoch in range(math.ceil(total / pairs)):
         places += epoch_order(pairs, seed=seed, epoch=epoch, sources=sources, bands=bands)
     return [places[start : min(start + batch_size, total)] for start in range(0, total, batch_size)]
-
-
-def pair_losses(logps: PairLogps, reference: tuple[Tensor, Tensor], dpo: Dpo) -> Tensor:
-    """The losses [batch] that the recipe asks for, the optional SFT term included."""
-    options: dict[str, Any] = {"beta": dpo.beta}
-    if dpo.loss in PER_TOKEN:
-        options |= {"chosen_tokens": logps.chosen_tokens, "rejected_tokens": logps.rejected_tokens}
-    if dpo.loss == "robust":
-        options["label_smoothing"] = dpo.label_smoothing
-    if dpo.loss == "simpo":
-        options["margin"] = dpo.margin
-    if dpo.loss == "dpop":
-        options["penalty"] = dpo.penalty
-    losses = LOSSES[dpo.loss](logps.chosen, logps.rejected, *reference, **options)
-    if dpo.sft_weight:
-        losses = losses - dpo.sft_weight * logps.chosen / logps.chosen_tokens
-    return losses
 
 
 def _accelerator(scorer: PairScorer) -> Accelerator:
@@ -179,6 +180,32 @@ def _set_rate(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: 
 def _backward(
     accelerator: Accelerator,
     scorer: PairScorer,
+    portions: Sequence[tuple[list[EncodedPair], float]],
+    reference: Mapping[str, tuple[float, float]],
+    dpo: Dpo,
+    metrics: StepMetrics,
+    batch: int,
+    at_start: bool,
+) -> str | None:
+    """Add the gradient of the mean loss of a batch, by micro-batches with their factors, and its figures to `metrics`.
+
+    Returns, where it is asked for (`at_start`), how the policy differs from the reference that it should equal.
+    """
+    wrong = None
+    exact = scorer.model.dtype.itemsize > 2
+    for micro, factor in portions:
+        anchor = reference_of(micro, reference, accelerator.device)
+        losses, logps = _backward_micro(accelerator, scorer, micro, anchor, dpo, factor / batch)
+        if factor:
+            metrics.add([pair.source for pair in micro], losses, logps, anchor)
+        if at_start:
+            wrong = wrong or difference(micro, logps, anchor, exact=exact)
+    return wrong
+
+
+def _backward_micro(
+    accelerator: Accelerator,
+    scorer: PairScorer,
     micro: Sequence[EncodedPair],
     anchor: tuple[Tensor, Tensor],
     dpo: Dpo,
@@ -194,22 +221,61 @@ def _backward(
     return losses.detach(), logps
 
 
+def _look(
+    scorer: PairScorer,
+    dev: Sequence[EncodedPair],
+    reference: Mapping[str, tuple[float, float]],
+    dpo: Dpo,
+    team: Team,
+    room: Room,
+    steps: int,
+) -> dict[str, float]:
+    """The figures of the pairs that are not trained on, after so many steps."""
+    found: dict[str, float] = {}
+    for attempt in room.attempts(dev, f"look after step {steps}"):
+        with attempt:
+            found = look(scorer, dev, reference, dpo, team, room.tokens)
+    return found
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Where a stage goes on: steps that are done, token budget, running margin of beta, and what was looked at."""
+
+    step: int
+    tokens: int
+    margin: float | None
+    looks: list[tuple[int, float]]
+
+
 def _resume(
     folder: Path,
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    tokens: int,
+    optim: Optim,
     team: Team,
-) -> tuple[int, int]:
-    """Restore the last checkpoint and cut the log back to it; returns the steps that are done and the token budget."""
+) -> _Begun:
+    """Restore the last checkpoint, if there is one, and cut the log back to it."""
     found = team.share(checkpoint.latest(folder / "checkpoints") if team.main else None)
     done = found.step if found else 0
     if found:
         checkpoint.restore(found, parameters, optimizer, team)
-    log = folder / "train.jsonl"
+    log, looks = folder / "train.jsonl", []
     if team.main and log.is_file():
-        write_lines(log, [record for record in read_lines(log, partial=True) if record["step"] <= done])
-    return done, min(tokens, found.tokens) if found else tokens
+        records = [record for record in read_lines(log, partial=True) if record["step"] <= done]
+        write_lines(log, records)
+        metric = optim.stop.metric if optim.stop else ""
+        looks = [(record["step"], record[metric]) for record in records if metric in record]
+    return _Begun(done, found.tokens if found else sys.maxsize, found.margin if found else None, team.share(looks))
+
+
+def _end(pairs: Sequence[EncodedPair], plan: Sequence[Sequence[int]], stopped: str | None) -> StageEnd:
+    """What the steps of `plan` have shown of `pairs`."""
+    places = [place for batch in plan for place in batch]
+    seen = Counter(pairs[place].source for place in places)
+    shown = {pairs[place].id for place in places}
+    unseen = sorted({pair.id for pair in pairs} - shown)
+    return StageEnd({source: seen[source] for source in sorted({pair.source for pair in pairs})}, unseen, stopped)
 
 
 def _progress(record: Mapping[str, Any], step: int, steps: int, shown: int, tokens: int, seconds: float) -> Progress:

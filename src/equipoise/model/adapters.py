@@ -31,7 +31,7 @@ def stack_identity(loaded: Loaded, stack: Sequence[Path]) -> str:
     Raises InputError where a folder holds no adapter.
     """
     for folder in stack:
-        _require_adapter(folder)
+        require_adapter(folder)
     files = ("adapter_config.json", "adapter_model.safetensors")
     return content_id([loaded.identity, [[sha256(folder / name) for name in files] for folder in stack]])
 
@@ -44,7 +44,7 @@ def attach(loaded: Loaded, stack: Sequence[Path]) -> Any:
     model = loaded.model
     names = []
     for number, folder in enumerate(stack, 1):
-        _require_adapter(folder)
+        require_adapter(folder)
         name = f"stage_{number}"
         try:
             if isinstance(model, PeftModel):
@@ -131,7 +131,11 @@ def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Save the trained adapter as a plain PEFT adapter (safetensors)."""
+    """Save the trained adapter as a plain PEFT adapter (safetensors), the same bytes for the same adapter."""
+    config = model.peft_config[TRAINED]
+    for name, value in vars(config).items():
+        if isinstance(value, set):  # PEFT would write it in an order that is another one in every process
+            setattr(config, name, sorted(value))
     model.save_pretrained(str(folder), selected_adapters=[TRAINED], save_embedding_layers=False)
 
 
@@ -157,7 +161,8 @@ def _names(model: Any) -> list[str]:
     return list(model.peft_config) if isinstance(model, PeftModel) else []  # in the order in which they were added
 
 
-def _require_adapter(folder: Path) -> None:
+def require_adapter(folder: Path, where: str = "") -> None:
+    """Raises InputError, which begins with `where`, unless the folder holds an adapter."""
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: not an adapter: {name} is missing")
+            raise InputError(f"{where}{folder}: not an adapter: {name} is missing")

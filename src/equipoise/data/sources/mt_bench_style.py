@@ -20,8 +20,8 @@ from typing import Any
 
 from equipoise.data.built import OVER_LIMIT, Built, Dropped, collect, column, draft, limited, text
 from equipoise.data.mix import allocate
-from equipoise.data.questions import bank
-from equipoise.data.read import source_rows
+from equipoise.data.questions import MOST, bank
+from equipoise.data.read import SourceRows, source_rows
 from equipoise.data.sampling import BEYOND, NOT_NEEDED, Judge, Ranked, Scored, sample_seed
 from equipoise.data.seeds import generator
 from equipoise.data.words import words
@@ -43,9 +43,9 @@ def build(name: str, spec: MtBenchStyleSource) -> Built:
     holds a question of MT-Bench, and where there are fewer built-in questions than asked.
     """
     known: set[str] = set()
-    rows = source_rows(name, spec, ("category", "turns"), pocket="mt_bench") if spec.id else _built_in(spec)
+    rows = source_rows(name, spec, ("category", "turns"), pocket="mt_bench") if spec.id else _built_in(name, spec)
     whole = spec.model_copy(update={"limit": None})  # the limit may not divide a question as it likes
-    found = collect(name, whole, enumerate(rows, 1), lambda row: _dialogue(*row, name, spec, known))
+    found = collect(name, whole, rows, lambda row: _dialogue(row, rows, name, spec, known))
     every = spec.turns * len(found.pairs)
     asked = limited(found.pairs, -(-spec.limit // spec.turns) if spec.limit else None, name)
     drafts = [replace(one, prompt=one.prompt[:end]) for one in asked for end in (1, 3)[: spec.turns]][: spec.limit]
@@ -87,24 +87,32 @@ def official() -> frozenset[str]:
     return frozenset(page.split())
 
 
-def _built_in(spec: MtBenchStyleSource) -> Iterator[Row]:
+def _built_in(name: str, spec: MtBenchStyleSource) -> Iterator[Row]:
     categories = list(dict.fromkeys(spec.categories))
     counts = allocate(dict.fromkeys(categories, 1 / len(categories)), spec.questions)
+    if max(counts.values()) > MOST:
+        raise InputError(
+            f"sources.{name}.questions: {spec.questions}: there are {MOST} built-in questions of each category, "
+            f"{MOST * len(categories)} in all; lower it, name more `categories`, or give your own questions with `id`"
+        )
     for category in categories:
         for question in bank(category, counts[category]):
             yield {"category": category, "turns": question.turns}
 
 
-def _dialogue(number: int, row: Row, name: str, spec: MtBenchStyleSource, known: set[str]) -> Pair:
-    """The draft of the last turn of a row; raises Dropped where there is none. `known` holds the first turns so far."""
+def _dialogue(row: Row, rows: Iterable[Row], name: str, spec: MtBenchStyleSource, known: set[str]) -> Pair:
+    """The draft of the last turn of a row; raises Dropped where there is none.
+
+    `rows` is where it comes from; `known` holds the first turns so far.
+    """
     turns = column(row, "turns")
     if not isinstance(turns, list | tuple):
         raise Dropped("wrong type", f"turns: {type(turns).__name__} where a list of texts belongs")
     said = [text(turn, "turns") for turn in turns]
     for turn in said:
-        if spec.id and fingerprint(turn) in official():
+        if isinstance(rows, SourceRows) and fingerprint(turn) in official():
             raise InputError(
-                f"source {name}: {spec.id}: row {number}: {_short(turn)!r} belongs to MT-Bench's own questions, on "
+                f"source {name}: {rows.place}: {_short(turn)!r} belongs to MT-Bench's own questions, on "
                 "which models are evaluated; take the row out of the file"
             )
     if column(row, "category") not in spec.categories:
@@ -175,6 +183,7 @@ class _Work:
         """Make the pairs of a chunk of questions: those of the first turns, then those of the second turns."""
         if self._enough:
             return
+        before = len(self._pairs)
         made = self._kept(firsts, scored)
         better = {pair.prompt[0]: Message("assistant", pair.chosen) for pair in made}
         there = [self._seconds[one.prompt[0]] for one in firsts if one.prompt[0] in self._seconds]
@@ -185,6 +194,9 @@ class _Work:
         ]
         self._dropped[NO_FIRST] += len(there) - len(seconds)
         self._kept(seconds, self._scored(seconds))
+        place = {one.prompt[0]: place for place, one in enumerate(firsts)}
+        # Question by question: a stage that draws a few of these pairs draws both kinds of turns.
+        self._pairs[before:] = sorted(self._pairs[before:], key=lambda pair: place[pair.prompt[0]])
 
     def _kept(self, drafts: Sequence[Pair], scored: Sequence[Scored]) -> list[Pair]:
         """The usable pairs of some drafts; the others are counted."""

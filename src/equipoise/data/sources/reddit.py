@@ -48,9 +48,12 @@ def build(name: str, spec: RedditSource) -> Built:
     """
     required = ("id", *REDDIT_COLUMNS, "body", spec.score)
     reader = Reader(spec)
-    outcomes: list[Outcome] = [
-        reader.outcome(place, row) for place, row in enumerate(source_rows(name, spec, required, pocket="reddit"))
-    ]
+    rows = source_rows(name, spec, required, pocket="reddit")
+    outcomes: list[Outcome] = []
+    for place, row in enumerate(rows):
+        outcomes.append(reader.outcome(place, row))
+        if isinstance(outcomes[-1], Dropped):
+            outcomes[-1].place = rows.place
     if spec.rule == "original":
         found = _choices(reader.posts(), lambda post: by_original(post, spec), outcomes)
         _carry(found, {}, outcomes)
