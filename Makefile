@@ -1,8 +1,9 @@
 # The whole developer interface. Every target builds the virtual environment first where it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+STUDY = $(sort $(wildcard recipes/pocket-study/*.yaml))
 
-.PHONY: install demo test test-slow bench check clean
+.PHONY: install demo test test-slow study bench check clean
 
 install: .venv/installed
 
@@ -21,6 +22,10 @@ test: install            ## the normal suite
 
 test-slow: install       ## simulations and other long tests
 	$(BIN)/python -m pytest -m slow
+
+study: install           ## the pocket twins of the original experiments, 5 seeds each: resumable, compared in runs/study
+	$(BIN)/equipoise study $(STUDY) --seeds 0,1,2,3,4 --jobs 2
+	$(BIN)/equipoise leaderboard runs/study
 
 bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
 	$(BIN)/python benchmarks/dpo_step.py

@@ -1,0 +1,1 @@
+"""Many runs: a study, their leaderboard, a search, a recommendation, merged adapters."""
