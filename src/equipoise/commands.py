@@ -9,6 +9,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from equipoise.cli import print_json
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import load_recipe, parse_recipe
 from equipoise.recipe_parts import NAME
+from equipoise.recipe_text import plain_recipe, question_of, recipe_text
 from equipoise.records import InputError
-from equipoise.run_folder import Run, read_json
+from equipoise.run_folder import Run, read_json, write_text
 
 
 def recipe_folder() -> Path:
@@ -30,8 +32,15 @@ def recipe_folder() -> Path:
 
 def find_recipe(path: Path) -> Path:
     """A recipe file, or a built-in recipe by its name."""
-    built_in = recipe_folder() / f"{path.name.removesuffix('.yaml')}.yaml"
-    return built_in if not path.exists() and path.parent == Path() and built_in.is_file() else path
+    if path.exists() or path.parent != Path():
+        return path
+    wanted = path.name.removesuffix(".yaml")
+    return next((found for found in built_in_recipes() if found.stem == wanted), path)
+
+
+def built_in_recipes() -> list[Path]:
+    """Files of the built-in recipes and search spaces, those that begin with a plain name first."""
+    return sorted(recipe_folder().rglob("*.yaml"), key=lambda path: (len(path.parts), path))
 
 
 def run_command(recipe: Path | None, overrides: Sequence[str], out: Path, name: str | None, resume: Path | None) -> int:
@@ -162,16 +171,40 @@ def verify_command(folder: Path, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def recipes_command(as_json: bool) -> None:
-    """List the built-in recipes."""
+def recipes_command(action: str, name: str | None, out: Path | None, as_json: bool) -> None:
+    """List the built-in recipes, print one of them, or make its pocket twin."""
+    if action == "list" and name is None and out is None:
+        return _list_recipes(as_json)
+    if action not in ("show", "pocket") or name is None or (action == "show" and out is not None):
+        raise InputError("recipes: write `recipes`, `recipes show NAME` or `recipes pocket NAME [--out FILE]`")
+    path = find_recipe(Path(name))
+    if not path.is_file():
+        raise InputError(f"recipes {action}: no recipe {name!r}; `equipoise recipes` lists them")
+    text = path.read_text(encoding="utf-8") if action == "show" else _twin(path)
+    if out is not None:
+        write_text(out, text)
+    if as_json:
+        return print_json({"name": path.stem, "text": text})
+    return print(text, end="") if out is None else print(out)
+
+
+def _list_recipes(as_json: bool) -> None:
     rows = []
-    for path in sorted(recipe_folder().rglob("*.yaml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        rows.append({"name": path.stem, "question": first.removeprefix("#").strip(), "file": str(path)})
+    for path in built_in_recipes():
+        question = question_of(path.read_text(encoding="utf-8"))
+        rows.append({"name": path.stem, "question": question, "file": str(path)})
     if as_json:
         print_json(rows)
     else:
         console.table("Recipes", ("name", "question"), [(row["name"], row["question"]) for row in rows])
+
+
+def _twin(path: Path) -> str:
+    """The text of a recipe's pocket twin."""
+    twins = import_module("equipoise.pocket.twin")
+    recipe = load_recipe(path)
+    question = question_of(path.read_text(encoding="utf-8"))
+    return recipe_text(twins.twin(plain_recipe(recipe)), twins.title(question, recipe.name))
 
 
 def doctor_command(as_json: bool) -> int:

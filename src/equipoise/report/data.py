@@ -49,6 +49,7 @@ def flow(files: RunFiles) -> list[FlowRow]:
 def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float) -> FlowRow:
     seen, asked, drawn = line.get("seen"), line["asked"], line["drawn"]
     lengths = line.get("lengths") or {}
+    trained = asked - line.get("set_apart", 0)
     return FlowRow(
         stage,
         words.source_name(source),
@@ -61,7 +62,7 @@ def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float) -
         line.get("prompts_cut"),
         epochs,
         seen,
-        abs(drawn - asked if seen is None else seen - asked * epochs) > 1,
+        abs(drawn - asked if seen is None else seen - trained * epochs) > 1,
         lengths,
         words.by_length(lengths),
         line.get("tokens") or {},
