@@ -17,8 +17,8 @@ demo: install            ## the whole main job on the embedded model: runs/demo/
 	rm -rf runs/demo
 	$(BIN)/equipoise run recipes/pocket.yaml --name demo
 
-test: install            ## the normal suite
-	$(BIN)/python -m pytest
+test: install            ## the normal suite, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 test-slow: install       ## simulations and other long tests
 	$(BIN)/python -m pytest -m slow
@@ -31,8 +31,8 @@ bench: install           ## speed and memory of a DPO step, side by side with TR
 	$(BIN)/python benchmarks/dpo_step.py
 
 check: install           ## lint, formatting, types
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks compat
+	$(BIN)/ruff format --check src tests benchmarks compat
 	$(BIN)/mypy
 
 clean:

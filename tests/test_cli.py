@@ -102,7 +102,7 @@ def test_wrong_uses_of_commands(tmp_path: Path, done: Path) -> None:
         (("compare", tmp_path, done / "runs/tiny"), "neither a run"),
         (("compare", done / "none", done / "runs/tiny"), "no such folder"),
         (("compare", done / "runs/tiny", done / "runs/tiny", "--split", "x"), "one of all, dev, test"),
-        (("eval", "pocket", "--task", "chess"), "no such task"),
+        (("eval", "pocket", "--task", "chess"), "evaluation.tasks.chess: unknown key"),
         (("eval", done / "policy", "--task", "reddit"), "name the reward model"),
         (("run", done / "recipe.yaml", "--set", "seed"), "write it as a.b.c=value"),
     ]:
@@ -168,6 +168,7 @@ def test_plan_of_a_configuration_without_weights(tmp_path: Path) -> None:
 
 def test_plan_names_a_vacuous_gate(tmp_path: Path) -> None:
     recipe = make_experiment(tmp_path)
+    (tmp_path / "reward" / "calibration.json").write_text('{"centre": 100, "scale": 1}')  # so that no answer succeeds
     result = invoke("plan", recipe, "--set", "stages.0.gate.hold={finance_instruct.success: 0.1}", "--json")
     assert any("finance_instruct.success" in text for text in json.loads(result.stdout)["problems"])
 

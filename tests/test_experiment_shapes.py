@@ -128,6 +128,7 @@ def ledger_of(folder: Path, mixes: list[str]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_one_shape_and_a_short_one_which_says_why(tmp_path: Path) -> None:
     make_files(tmp_path, {"reddit": 60, "finance": 20, "general": 30})
     ledger = ledger_of(tmp_path, ['{"reddit": 45, "finance": 15, "general": 15}'])

@@ -73,7 +73,7 @@ def test_a_run_measures_its_base_again_and_verifies(tmp_path: Path, monkeypatch:
     assert all(outcome.verdict[name]["noise"] == stored[name]["limit"] for name in stored)
     assert verify(outcome.run) == []
     lines = (folder / "repeats" / "1" / "mt_bench.jsonl").read_text().splitlines()
-    record = json.loads(lines[0])
-    record["value"] = 99.0
-    (folder / "repeats" / "1" / "mt_bench.jsonl").write_text("\n".join([json.dumps(record), *lines[1:]]) + "\n")
+    records = [json.loads(line) for line in lines]
+    next(record for record in records if record["split"] == "test")["value"] = 99.0
+    (folder / "repeats" / "1" / "mt_bench.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert any(problem.startswith("noise.json: mt_bench") for problem in verify(outcome.run))

@@ -48,9 +48,13 @@ def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     sources: Mapping[str, Source] = loaded.sources if loaded else {}
     spec = loaded.model if loaded and loaded.model.id == asked.model else ModelSpec(id=asked.model)
     from equipoise import api
+    from equipoise.evaluation.evaluate import rewarded
     from equipoise.outcome import noise_of_scores
 
     judge = _reward(asked.rewards, loaded.reward if loaded else None, asked.model)
+    needed = [name for name in evaluation.tasks.chosen() if rewarded(name, evaluation)]
+    if needed and judge is None:
+        raise InputError(f"--reward: name the reward model that scores {', '.join(needed)}")
     with console.Terminal() as display:
         measured = api.evaluate_again(
             spec, evaluation, reward=judge, adapters=asked.adapters, sources=sources, display=display

@@ -94,6 +94,10 @@ PREFERENCE = "preference_accuracy"
 PREFERENCE_NAME = r"^preference_accuracy:[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
 
 
+NAMED_TASKS = ("harness", "preferences")
+"""Fields of `Tasks` that no recipe names: they hold the tasks whose own name follows a colon."""
+
+
 class Tasks(Part):
     """The domains that are evaluated.
 
@@ -139,7 +143,7 @@ class Tasks(Part):
 
     def chosen(self) -> dict[str, TaskSpec]:
         """The tasks that the recipe names, in a fixed order."""
-        plain = [name for name in Tasks.model_fields if name not in ("harness", "preferences")]
+        plain = [name for name in Tasks.model_fields if name not in NAMED_TASKS]
         pairs = {name: getattr(self, name) for name in plain} | self.preferences | self.harness
         return {name: spec for name, spec in pairs.items() if spec is not None}
 

@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe import CIRCUMSTANCES, Recipe
-from equipoise.recipe_evaluation import METRICS, REWARDED, Evaluation, MtBenchSpec, PreferenceSpec, kind_of
+from equipoise.recipe_evaluation import METRICS, NAMED_TASKS, REWARDED, Evaluation, MtBenchSpec, PreferenceSpec, kind_of
 from equipoise.recipe_sources import ranked, scored
 from equipoise.records import InputError, content_id
 
@@ -275,7 +275,7 @@ def _told(problems: Iterable[Mapping[str, Any]], document: Any, where: str) -> I
 
 def _keys_at(location: Location) -> list[str]:
     """Keys that the recipe's schema allows at a location."""
-    return [key for kind in _kinds_at(location) for key in kind.model_fields]
+    return [key for kind in _kinds_at(location) for key in kind.model_fields if key not in NAMED_TASKS]
 
 
 def _kinds_at(location: Location) -> list[Any]:
@@ -339,7 +339,7 @@ def _field(location: Location) -> str:
 
 def _is_tag(parts: Sequence[str], place: int) -> bool:
     in_source = place == 2 and parts[0] == "sources" and parts[2] in KINDS
-    in_tasks = place == 2 and list(parts[:2]) == ["evaluation", "tasks"] and parts[2] in ("harness", "preferences")
+    in_tasks = place == 2 and list(parts[:2]) == ["evaluation", "tasks"] and parts[2] in NAMED_TASKS
     return (
         in_source
         or in_tasks
