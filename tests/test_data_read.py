@@ -50,7 +50,7 @@ FORMATS = {
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str, zipped: bool) -> None:
     path = tmp_path / f"rows{suffix}{'.gz' * zipped}"
     data = FORMATS[suffix](ROWS)
-    path.write_bytes(gzip.compress(data) if zipped else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if zipped else data)
     assert read_rows(str(path)) == ROWS
 
 
@@ -80,7 +80,7 @@ def test_shapes_of_json(tmp_path: Path, content: bytes, rows: list[dict[str, int
         ("x.json", '[{"a": 1}]'.encode("utf-16"), "UTF-16, or no text at all; save it as UTF-8"),
         ("x.jsonl", '{"a": 1}'.encode("utf-16-be"), "UTF-16, or no text at all"),
         ("x.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16, or no text at all"),
-        ("x.csv.gz", gzip.compress("a,b\n1,2\n".encode("utf-16-le")), "UTF-16, or no text at all"),
+        ("x.csv.gz", gzip.compress("a,b\n1,2\n".encode("utf-16-le"), mtime=0), "UTF-16, or no text at all"),
         ("x.jsonl", b'{"a": 1}\n{"a": 1, "b": {"c": 2, "c": 3}}\n', r"x\.jsonl:2: .*'c' stands twice in one object"),
         ("x.json", b"", "no rows in it"),
         ("x.jsonl.gz", b"", "no rows in it"),
@@ -96,12 +96,12 @@ def test_shapes_of_json(tmp_path: Path, content: bytes, rows: list[dict[str, int
         ("x.csv", b"question;answer\n1;2\n", r"x\.csv:1: the columns are not divided by commas"),
         ("x.csv", b"question\tanswer\n1\t2\n", r"x\.csv:1: the columns are not divided by commas"),
         ("x.parquet", b"PAR1 and no more", "not a readable table"),
-        ("x.parquet.gz", gzip.compress(b"PAR1 and no more"), "not a readable table"),
+        ("x.parquet.gz", gzip.compress(b"PAR1 and no more", mtime=0), "not a readable table"),
         ("x.txt", b"hello", "unknown kind of file; known: .json, .jsonl"),
         ("x.jsonl.gz", b"no gzip at all", "damaged or incomplete gzip"),
-        ("x.jsonl.gz", gzip.compress(_lines(ROWS) * 9)[:-300], "damaged or incomplete gzip"),
-        ("x.jsonl.gz", gzip.compress(_lines(ROWS))[:-8] + b"12345678", "damaged or incomplete gzip"),
-        ("x.parquet.gz", gzip.compress(_parquet(ROWS))[:-300], "damaged or incomplete gzip"),
+        ("x.jsonl.gz", gzip.compress(_lines(ROWS) * 9, mtime=0)[:-300], "damaged or incomplete gzip"),
+        ("x.jsonl.gz", gzip.compress(_lines(ROWS), mtime=0)[:-8] + b"12345678", "damaged or incomplete gzip"),
+        ("x.parquet.gz", gzip.compress(_parquet(ROWS), mtime=0)[:-300], "damaged or incomplete gzip"),
     ],
 )
 def test_damage_is_one_clear_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -210,7 +210,7 @@ def _folder(tmp_path: Path, *names: str) -> str:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         suffix = "." + name.split(".", 1)[1].removesuffix(".gz")
         data = FORMATS.get(suffix, _lines)([{"name": name}])
-        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        (tmp_path / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     return str(tmp_path)
 
 
