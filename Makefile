@@ -1,7 +1,8 @@
 # The whole developer interface. Every target builds the virtual environment first where it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY = $(sort $(wildcard recipes/pocket-study/*.yaml))
+STUDY = 1-pure-reddit 3-hybrid-2way 4-hybrid-3way 5-optimized-2way 6-balanced 7-progressive-2stage 8-progressive-3stage
+TWINS = $(STUDY:%=runs/twins/%.yaml)
 
 .PHONY: install demo test test-slow study bench check clean
 
@@ -23,8 +24,12 @@ test: install            ## the normal suite, in two processes
 test-slow: install       ## simulations and other long tests
 	$(BIN)/python -m pytest -m slow
 
-study: install           ## the pocket twins of the original experiments, 5 seeds each: resumable, compared in runs/study
-	$(BIN)/equipoise study $(STUDY) --seeds 0,1,2,3,4 --jobs 2
+runs/twins/%.yaml: recipes/original/%-as-designed.yaml | install
+	mkdir -p runs/twins
+	$(BIN)/equipoise recipes pocket $*-as-designed --out $@
+
+study: install $(TWINS)  ## the pocket twins of the original experiments, 5 seeds each: resumable, compared in runs/study
+	$(BIN)/equipoise study $(TWINS) --seeds 0,1,2,3,4 --jobs 2 --out runs/study
 	$(BIN)/equipoise leaderboard runs/study
 
 bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
