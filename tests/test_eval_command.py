@@ -99,6 +99,9 @@ def test_repeats_measure_the_noise_of_the_instrument(tmp_path: Path) -> None:
     compared = invoke("compare", tmp_path / "one", tmp_path / "two", "--json")
     row = json.loads(compared.output)[str(tmp_path / "two")]["tatqa"]
     assert row["noise"] == noise["all"]["limit"] and row["difference"] == 0.0
+    (tmp_path / "one" / "noise.json").write_text('{"tatqa": 3}')
+    damaged = invoke("compare", tmp_path / "one", tmp_path / "two")
+    assert damaged.exit_code == 2 and "noise.json: not what `eval --repeats`" in damaged.output
 
 
 def test_the_same_prompts_one_by_one_give_the_same_answers_in_the_invariant_mode(tmp_path: Path) -> None:
@@ -117,6 +120,8 @@ def test_the_same_prompts_one_by_one_give_the_same_answers_in_the_invariant_mode
         (("--task", "ifevil"), "evaluation.tasks.ifevil: unknown key; did you mean 'ifeval'?"),
         (("--task", "lm_eval:no such task"), "lm_eval:no such task"),
         (("--task", "preference_accuracy"), "evaluation.tasks.preference_accuracy.source: missing"),
+        (("--task", "reddit", "--reward", "pocket", "--reward", "pocket"), "--reward: "),
+        (("--task", "tatqa", "--out", __file__), "this is a file; name a folder"),
         (("--task", "tatqa", "--set", "model.id=x"), "only keys of `evaluation` can be set here"),
         (("--task", "ifeval", "--set", "evaluation.tasks.ifeval.id=pocket"), "the embedded world has no rows for it"),
         (

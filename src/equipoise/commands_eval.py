@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from equipoise import console
 from equipoise.cli import print_json
 from equipoise.commands import find_recipe, quiet, recipe_folder
@@ -16,7 +18,7 @@ from equipoise.recipe_file import load_recipe, parse_evaluation
 from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.recipe_sources import Source
 from equipoise.records import InputError, Score
-from equipoise.run_folder import read_json, write_json, write_lines
+from equipoise.run_folder import noise_limits, write_json, write_lines
 
 NOISE = "noise.json"
 DEFAULT_TASKS = ("tatqa", "mt_bench", "finance_instruct", "reddit")
@@ -42,6 +44,8 @@ class EvalOptions:
 def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     """Score a model and write or print the result."""
     quiet()
+    if out and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: this is a file; name a folder")
     loaded = load_recipe(find_recipe(asked.recipe)) if asked.recipe else None
     base = loaded.evaluation.model_dump(mode="json") if loaded else default_evaluation(asked.model, asked.tasks)
     evaluation = _chosen(base, asked)
@@ -84,7 +88,11 @@ def _show(title: str, scores: Mapping[str, list[Score]], noise: Mapping[str, Any
 def _reward(named: Sequence[str], of_recipe: RewardSpec | None, model: str) -> RewardSpec | None:
     """The reward model: those named (several are an ensemble), else the recipe's, else the embedded one of `pocket`."""
     if named:
-        return RewardSpec(id=named[0], also=tuple(RewardSpec(id=id) for id in named[1:]))
+        try:
+            return RewardSpec(id=named[0], also=tuple(RewardSpec(id=id) for id in named[1:]))
+        except ValidationError as error:
+            said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise InputError(f"--reward: {said}") from None
     return of_recipe or (RewardSpec(id="pocket") if model == "pocket" else None)
 
 
@@ -139,8 +147,7 @@ def _noise(before: Path, after: Path, split: str) -> dict[str, float]:
     """The larger noise that either side knows of, by domain."""
     found: dict[str, float] = {}
     for path in (before / NOISE, after / NOISE):
-        for domain, record in (read_json(path) if path.is_file() else {}).items():
-            limit = record.get(split, record)["limit"]  # a run's file is about its test items alone
+        for domain, limit in (noise_limits(path, split) if path.is_file() else {}).items():
             found[domain] = max(limit, found.get(domain, 0.0))
     return found
 

@@ -248,3 +248,14 @@ def read_scores(folder: Path) -> dict[str, list[Score]]:
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a file of scores: {error}") from None
     return scores
+
+
+def noise_limits(path: Path, split: str) -> dict[str, float]:
+    """What a `noise.json` says by domain: that of a run is about its test items, that of `eval` about each split.
+
+    Raises InputError where the file is not one.
+    """
+    try:
+        return {domain: float(record.get(split, record)["limit"]) for domain, record in read_json(path).items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not what `eval --repeats` or a run writes; it was changed or damaged") from None

@@ -14,7 +14,7 @@ from equipoise.recipe import CIRCUMSTANCES, Recipe
 from equipoise.recipe_evaluation import REWARDED, kind_of
 from equipoise.recipe_file import stored_recipe
 from equipoise.records import InputError, Score, Split, content_id
-from equipoise.run_folder import Run, read_json
+from equipoise.run_folder import Run, noise_limits, read_json
 from equipoise.study.evidence import Floats, Side
 
 Values = dict[str, dict[str, Score]]
@@ -122,7 +122,7 @@ def _read(folder: Path, split: Split) -> _Finished:
         for point in ("base", kept)
     )
     path = folder / "noise.json"
-    noise = {task: found["limit"] for task, found in (read_json(path) if path.is_file() else {}).items()}
+    noise = noise_limits(path, "test") if path.is_file() else {}
     return _Finished(folder, stored_recipe(record), kept, origin["model"], origin["reward"], base, end, noise)
 
 
