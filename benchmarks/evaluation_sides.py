@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from evaluation_workload import read_pairs, read_prompts
+from processes import process_memory
 
 from equipoise.dpo.engine import engine
 from equipoise.evaluation.likelihood import pair_logprobs
@@ -53,13 +54,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
     if job.side == "lm_eval":
         import lm_eval.models.huggingface  # noqa: F401  - before memory is looked at
-    before = _memory("VmRSS")
+    before = process_memory("VmRSS")
     work = (_lm_eval if job.side == "lm_eval" else _equipoise)(job)
     work(WARM_UP)
     started, used = time.perf_counter(), time.process_time()
     output = work(job.items)
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
-    peak = _memory("VmHWM")
+    peak = process_memory("VmHWM")
     measured = {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "above_start_mb": peak - before}
     print(json.dumps({**measured, "threads": torch.get_num_threads(), "output": output}))
 
@@ -124,14 +125,6 @@ def _lm_eval(job: Job) -> Callable[[int], list[Any]]:
 def _spread(values: Sequence[Any], count: int) -> list[Any]:
     """`count` values, evenly from all."""
     return [values[i * len(values) // count] for i in range(count)]
-
-
-def _memory(field: str) -> float:
-    """MB that this process holds (`VmRSS`) or held at most (`VmHWM`)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from random_model import qwen3
 from workload import SHAPES
 
 from equipoise.data.sources import pocket
@@ -97,19 +98,7 @@ def make_large(folder: Path) -> None:
     tokens = tokenizer["model"]["vocab"]
     tokens.update({f"<{id}>": id for id in range(max(tokens.values()) + 1, shape.vocab)})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    config = transformers.Qwen3Config(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.mlp,
-        vocab_size=shape.vocab,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        initializer_range=SPREAD,
-    )
+    config = qwen3(shape, initializer_range=SPREAD)
     torch.manual_seed(0)
     model = transformers.Qwen3ForCausalLM(config)
     model.generation_config = transformers.GenerationConfig.from_pretrained(folder)

@@ -30,3 +30,11 @@ def run_python(script: str, *arguments: str, threads: int, environment: Mapping[
         print(f"dpo_step: {script} failed with exit code {done.returncode}", file=sys.stderr)
         sys.exit(done.returncode if done.returncode > 0 else 1)
     return done.stdout
+
+
+def process_memory(field: str) -> float:
+    """MB that this process holds (`VmRSS`) or held at most (`VmHWM`)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux")

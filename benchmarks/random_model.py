@@ -19,10 +19,9 @@ CHATML = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def make_model(folder: Path, shape: Shape, device: str) -> None:
-    """Save a bf16 model with random weights and a byte tokenizer with a chat template."""
-    tokenizer = _tokenizer()
-    config = transformers.Qwen3Config(
+def qwen3(shape: Shape, **more: Any) -> transformers.Qwen3Config:
+    """The configuration of a Qwen3 model of a shape."""
+    return transformers.Qwen3Config(
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
@@ -33,9 +32,14 @@ def make_model(folder: Path, shape: Shape, device: str) -> None:
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **more,
     )
+
+
+def make_model(folder: Path, shape: Shape, device: str) -> None:
+    """Save a bf16 model with random weights and a byte tokenizer with a chat template."""
+    tokenizer = _tokenizer()
+    config = qwen3(shape, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.Qwen3ForCausalLM(config)

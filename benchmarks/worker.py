@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from job import Job, Measured
+from processes import process_memory
 from workload import PROFILES, make_pairs
 
 
@@ -49,10 +50,7 @@ def _memory(field: str, device: str) -> float:
     if device != "cpu":
         used = torch.cuda.memory_allocated() if field == "VmRSS" else torch.cuda.max_memory_allocated()
         return used / 2**20
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux")
+    return process_memory(field)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from equipoise import recipe as recipe_module
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
     {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_evaluation", "recipe_file"}
-    | {"recipe_stage", "recipe_text", "run_folder", "store", "progress"},
+    | {"recipe_stage", "recipe_text", "yaml_text", "run_folder", "store", "progress"},
     {"model"},
     {"data"},
     {"dpo"},

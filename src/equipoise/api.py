@@ -64,9 +64,8 @@ def evaluate(
 
     `sources` are those whose held-out pairs a `preference_accuracy` task names.
     """
-    return evaluate_again(
-        model, evaluation, reward=reward, adapters=adapters, sources=sources, seed=seed, display=display
-    )[0]
+    once = evaluation.model_copy(update={"repeats": 1})
+    return evaluate_again(model, once, reward=reward, adapters=adapters, sources=sources, seed=seed, display=display)[0]
 
 
 def evaluate_again(

@@ -18,7 +18,7 @@ from equipoise.recipe_file import load_recipe, parse_evaluation
 from equipoise.recipe_parts import ModelSpec, RewardSpec
 from equipoise.recipe_sources import Source
 from equipoise.records import InputError, Score
-from equipoise.run_folder import noise_limits, write_json, write_lines
+from equipoise.run_folder import noise_limits, write_json, write_scores
 
 NOISE = "noise.json"
 DEFAULT_TASKS = ("tatqa", "mt_bench", "finance_instruct", "reddit")
@@ -65,8 +65,7 @@ def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
         )
     noise = noise_of_scores(measured, confidence=evaluation.confidence)
     if out:
-        for name, records in measured[0].items():
-            write_lines(out / f"{name}.jsonl", (score.record() for score in records))
+        write_scores(out, measured[0])
         if noise:
             write_json(out / NOISE, noise)
     _show(f"Scores of {asked.model}", measured[0], noise, as_json)

@@ -73,12 +73,13 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
     config = model_config(folder, "model.id", trust_remote_code=recipe.model.trust_remote_code)
     shape = shape_of(config, trust_remote_code=recipe.model.trust_remote_code)
     tokenizer, rough = _tokenizer(recipe, folder)
-    prepared = Preparation(recipe, tokenizer, display, Store()).begin()
+    store = Store()
+    prepared = Preparation(recipe, tokenizer, display, store).begin()
     weights = bool(list(folder.glob("*.safetensors")))
     scores = known_base_scores(recipe, prepared.items) if weights else None
     if scores is None and weights and (measure or shape.parameters <= SMALL):
-        reward = load_reward(recipe.reward, Store(), display)
-        asked = (prepared.items, recipe.evaluation, reward, recipe.model, recipe.seed, Store(), display)
+        reward = load_reward(recipe.reward, store, display)
+        asked = (prepared.items, recipe.evaluation, reward, recipe.model, recipe.seed, store, display)
         scores = measure_model(Measurement(*asked), [])[0]
         keep_base_scores(recipe, prepared.items, scores)
     rates = measure_rates(default_device(), _dtype(recipe, default_device().type))

@@ -80,7 +80,7 @@ class Preparation:
 
     def check(self) -> None:
         """Raises InputError for all that can be known to be wrong before any model answers."""
-        assert self._gathered
+        _ = self._gathered
 
     @cached_property
     def _gathered(self) -> tuple[dict[str, Pool], Doubles]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe import CIRCUMSTANCES, Recipe
 from equipoise.recipe_evaluation import METRICS, NAMED_TASKS, REWARDED, Evaluation, MtBenchSpec, PreferenceSpec, kind_of
 from equipoise.recipe_sources import ranked, scored
 from equipoise.records import InputError, content_id
+from equipoise.yaml_text import parse_yaml, plain
 
 Location = tuple[str | int, ...]
 KINDS = ("pocket", "orca", "hh", "table", "reddit", "finance_instruct", "on_policy", "mt_bench_style")
@@ -44,14 +42,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
     """The same as `load_recipe` for the text of a recipe."""
-    document = _parse(text, where)
+    document = parse_yaml(text, where, error=RecipeError)
     if not isinstance(document, CommentedMap):
         raise RecipeError(f"{where}: a recipe is a mapping of keys to values, beginning with `name:`")
-    plain = _expand(_plain(document), where)
+    values = _expand(plain(document), where)
     for override in overrides:
-        _apply(plain, override)
+        _apply(values, override)
     try:
-        recipe = Recipe.model_validate(plain)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(error, document, where))) from None
     problems = list(_dangling(recipe))
@@ -62,13 +60,13 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, where: str = "reci
 
 def parse_evaluation(record: Mapping[str, Any], overrides: Sequence[str] = ()) -> Evaluation:
     """An evaluation without the rest of a recipe; overrides begin with `evaluation.` as those of a recipe do."""
-    plain = {"evaluation": dict(record)}
+    values = {"evaluation": dict(record)}
     for override in overrides:
-        _apply(plain, override)
-    if list(plain) != ["evaluation"]:
+        _apply(values, override)
+    if list(values) != ["evaluation"]:
         raise RecipeError(f"--set {overrides[-1]}: only keys of `evaluation` can be set here")
     try:
-        return Evaluation.model_validate(plain["evaluation"])
+        return Evaluation.model_validate(values["evaluation"])
     except ValidationError as error:
         problems = [{**problem, "loc": ("evaluation", *problem["loc"])} for problem in error.errors(include_url=False)]
         raise RecipeError("\n".join(_told(problems, None, "the command line"))) from None
@@ -108,34 +106,6 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return YAML(typ="rt", pure=True).load(io.StringIO(text))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{where}{line}: not valid YAML: {problem}") from None
-    except TypeError:  # ruamel on `{{a: 1}}`: a mapping cannot be the key of another
-        raise RecipeError(f"{where}: not valid YAML: a key is itself a mapping or a list") from None
-
-
-def _plain(value: Any) -> Any:
-    """ruamel's round-trip values as plain Python; `5e-6` without a dot is a number here."""
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_plain(child) for child in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    text = str(value)
-    return float(text) if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", text) else text
-
-
 def _expand(value: Any, where: str) -> Any:
     """Replace ${NAME} and ${NAME:-default} in texts by environment variables."""
     if isinstance(value, dict):
@@ -164,7 +134,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     for part in parts[:-1]:
         here = _descend(here, part, override)
     last = parts[-1]
-    value = _plain(_parse(text, f"--set {override}"))
+    value = plain(parse_yaml(text, f"--set {override}", error=RecipeError))
     if isinstance(here, list):
         here[_position(here, last, override)] = value
     elif isinstance(here, dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -45,6 +45,11 @@ class Message:
 def chat(messages: tuple[Message, ...]) -> list[dict[str, str]]:
     """Return messages in the form that chat templates take."""
     return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def user_turns(messages: Iterable[Message]) -> list[str]:
+    """Return what the user says, turn by turn."""
+    return [message.content for message in messages if message.role == "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,11 @@ class Item:
     category: str = ""
     follow_ups: tuple[str, ...] = ()
     gold: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """What the user says in the first prompt."""
+        return " ".join(user_turns(self.prompt))
 
     @property
     def content(self) -> str:

@@ -199,7 +199,7 @@ class Run:
 
     def write_scores(self, point: str, task: str, scores: Iterable[Score]) -> None:
         """Write the item records of a task, one line each."""
-        write_lines(self.score_file(point, task), (score.record() for score in scores))
+        write_scores(self.score_file(point, task).parent, {task: scores})
 
     def scores(self, point: str) -> dict[str, list[Score]]:
         """Read all item records of a point, by task."""
@@ -236,6 +236,12 @@ class Run:
             finally:
                 if not self.begun:
                     shutil.rmtree(self.folder)
+
+
+def write_scores(folder: Path, scores: Mapping[str, Iterable[Score]]) -> None:
+    """Write item records as `<task>.jsonl`, one line each."""
+    for task, records in scores.items():
+        write_lines(folder / f"{task}.jsonl", (score.record() for score in records))
 
 
 def read_scores(folder: Path) -> dict[str, list[Score]]:

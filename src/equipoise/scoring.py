@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from equipoise import run_folder
 from equipoise.beginning import Lab
 from equipoise.evaluation.gate import require_percentages, vacuous
 from equipoise.evaluation.items import splits
 from equipoise.measure import Measurement, keep_base_scores, known_base_scores
 from equipoise.outcome import Scores, noise_of, only, unmeasured
 from equipoise.records import InputError, Item, Split
-from equipoise.run_folder import hashes, read_json, read_scores, require_unchanged, write_json, write_lines
+from equipoise.run_folder import hashes, read_json, read_scores, require_unchanged, write_json
 
 
 def base_scores(lab: Lab) -> Scores:
@@ -53,8 +54,7 @@ def scores_in(folder: Path) -> Scores | None:
 
 def write_scores(folder: Path, scores: Scores) -> None:
     """Write scores, one file for each task; `done` comes last."""
-    for task, records in scores.items():
-        write_lines(folder / f"{task}.jsonl", (score.record() for score in records))
+    run_folder.write_scores(folder, scores)
     write_json(folder / "done", {"files": hashes(folder)})
 
 

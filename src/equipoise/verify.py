@@ -92,8 +92,7 @@ def _fault(score: Score, item: Item | None, sides: Mapping[str, Split]) -> str |
         return "it is not the item of items/"
     if (score.group, score.split) != (item.group, sides[item.group]):
         return "its group or split is not that of the item"
-    question = " ".join(message.content for message in item.prompt if message.role == "user")
-    if score.answers and health(score.answers, score.health.cut_off, question) != score.health:
+    if score.answers and health(score.answers, score.health.cut_off, item.question) != score.health:
         return "its health figures are not those of its answers"
     found = task(score.task)
     if found.needs != {"answers"} or not score.answers:

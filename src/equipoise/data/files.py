@@ -34,11 +34,6 @@ def file_kind(path: Path) -> str:
     return (Path(path.stem) if _zipped(path) else path).suffix.lower()
 
 
-def read_file(path: Path, what: str = "data") -> list[Row]:
-    """All rows of one file; raises InputError as `iter_file` does."""
-    return list(iter_file(path, what))
-
-
 def iter_file(path: Path, what: str = "data") -> Iterator[Row]:
     """The rows of one file, one at a time; raises InputError with file, line and advice where it cannot be read."""
     where = f"{what}: {path}"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.data.words import HashedWords, Hashes, Places, hashed, mixed, over_blocks, words
-from equipoise.records import Pair
+from equipoise.records import Pair, user_turns
 
 OVERLAP_WORDS = 13
 BOILERPLATE = 20
@@ -62,7 +62,7 @@ class Overlap:
         owners: list[int] = []
         asked: list[bool] = []
         for place, pair in enumerate(pairs):
-            turns = [message.content for message in pair.prompt if message.role == "user"]
+            turns = user_turns(pair.prompt)
             texts += [*turns, pair.chosen, pair.rejected]
             owners += [place] * (len(turns) + 2)
             asked += [True] * len(turns) + [False, False]

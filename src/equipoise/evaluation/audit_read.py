@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from equipoise.records import InputError
+from equipoise.yaml_text import parse_yaml
 
 Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
 _TOP = ("title", "confidence", "defaults", "rows")
@@ -168,14 +167,7 @@ def _csv_rows(text: str, path: Path) -> Raw:
 
 
 def _of_yaml(text: str, path: Path) -> tuple[str, Any, Raw]:
-    try:
-        document = YAML(typ="rt", pure=True).load(io.StringIO(text))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {problem}") from None
-    except TypeError:  # ruamel on `{{a: 1}}`: a mapping cannot be the key of another
-        raise InputError(f"{path}: not valid YAML: a key is itself a mapping or a list") from None
+    document = parse_yaml(text, str(path))
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
         raise InputError(f"{path}: a table is a mapping with a list of claims under `rows:`")
     unknown = [str(key) for key in document if key not in _TOP]

@@ -272,7 +272,6 @@ def _reference(item: Item, turn: int) -> str | None:
 
 def _score(found: Task, item: Item, answers: list[Answer], outcome: Outcome, side: Mapping[str, Split]) -> Score:
     texts = tuple(answer.text for answer in answers if answer.refused is None)
-    question = " ".join(message.content for message in item.prompt if message.role == "user")
     written = "answers" in found.needs or texts
     return Score(
         id=item.id,
@@ -282,7 +281,7 @@ def _score(found: Task, item: Item, answers: list[Answer], outcome: Outcome, sid
         category=item.category,
         split=side[item.group],
         answers=texts,
-        health=health(texts, any(answer.cut_off for answer in answers), question) if written else NOTHING_WRITTEN,
+        health=health(texts, any(answer.cut_off for answer in answers), item.question) if written else NOTHING_WRITTEN,
         value=outcome.value,
         unscored=outcome.unscored,
         metrics=dict(outcome.metrics),

@@ -96,11 +96,6 @@ def harness_scores(
     return found
 
 
-def harness_version() -> str:
-    """Version of the installed package: scores depend on it beside the items."""
-    return str(import_module("lm_eval").__version__)
-
-
 def _key(item: Item) -> Key:
     """Category and place among the documents, as the item's id states them."""
     category, _, place = item.id.rpartition("/")

@@ -13,7 +13,7 @@ from equipoise.evaluation.tasks import TASKS
 from equipoise.evaluation.tasks.base import Built, Task
 from equipoise.recipe_evaluation import HarnessSpec, PreferenceSpec, TaskSpec, kind_of
 from equipoise.recipe_sources import Source
-from equipoise.records import InputError, Item, Split, content_id
+from equipoise.records import InputError, Item, Split, content_id, user_turns
 
 
 def task(name: str) -> Task:
@@ -74,9 +74,7 @@ def evaluation_texts(items: Iterable[Item]) -> list[str]:
 
     System messages are not among them: many prompts share one, and it gives nothing away.
     """
-    return [
-        turn for item in items for turn in (*(m.content for m in item.prompt if m.role == "user"), *item.follow_ups)
-    ]
+    return [turn for item in items for turn in (*user_turns(item.prompt), *item.follow_ups)]
 
 
 def splits(groups: Iterable[str], dev_share: float) -> dict[str, Split]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
 from equipoise.recipe_file import load_recipe
 from equipoise.recipe_parts import Part
 from equipoise.records import InputError
+from equipoise.yaml_text import parse_yaml, plain
 
 Number = int | float
 
@@ -64,11 +63,10 @@ def read_space(path: Path, recipe: Path) -> list[Dimension]:
     and a range that is none.
     """
     try:
-        document = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the space: {error}") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    document = parse_yaml(text, str(path))
     space = document.get("space") if isinstance(document, CommentedMap) else None
     if not isinstance(space, CommentedMap) or not space or len(document) > 1:
         raise InputError(
@@ -83,7 +81,7 @@ def _dimension(key: str, record: Any, where: str, recipe: Path) -> Dimension:
         raise InputError(f"{where}: {key}: write {{values: [...]}} or {{low: ..., high: ...}}")
     kind = Choice if "values" in record else Range
     try:
-        values = kind.model_validate(_plain(record))
+        values = kind.model_validate(plain(record))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"][:1])
@@ -110,19 +108,3 @@ def _tried(values: Choice | Range, where: str) -> Sequence[Any]:
     if values.step is not None and values.step <= 0:
         raise InputError(f"{where}: step must be above 0")
     return [values.low, values.high]
-
-
-def _plain(value: Any) -> Any:
-    """ruamel's values as plain Python; a number without a dot before its exponent (5e-6) becomes one."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_plain(child) for child in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return int(value)
-    try:
-        return float(value)
-    except ValueError:
-        return str(value)
