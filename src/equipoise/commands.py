@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise import console
-from equipoise.cli import print_json
+from equipoise.cli_base import print_json
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import load_recipe, parse_recipe
 from equipoise.recipe_parts import NAME

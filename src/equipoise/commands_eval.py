@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from equipoise import console
-from equipoise.cli import print_json
+from equipoise.cli_base import print_json
 from equipoise.commands import find_recipe, quiet, recipe_folder
 from equipoise.console_scores import noise_table, score_tables
 from equipoise.recipe_evaluation import Evaluation, Generation

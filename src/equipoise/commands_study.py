@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from equipoise import console, console_study
-from equipoise.cli import print_json
+from equipoise.cli_base import print_json
 from equipoise.commands import find_recipe, quiet
 from equipoise.recipe_file import load_recipe
 from equipoise.recipe_parts import ModelSpec
