@@ -146,16 +146,19 @@ def verify(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json
 @guarded
 def recipes(
     action: Annotated[
-        str, typer.Argument(help="list, show NAME, or pocket NAME (its twin on the embedded model).")
+        str, typer.Argument(help="list, show NAME, pocket NAME (its twin on the embedded model), or control NAME.")
     ] = "list",
     name: Annotated[str | None, typer.Argument(help="A built-in recipe or search space, or a file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the twin here instead of printing it.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--as", help="Which control: ungated, one-mixture, reversed or flipped.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the recipe here instead of printing it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the built-in recipes and the question that each one asks; show one, or make its pocket twin."""
+    """List the built-in recipes and the question that each one asks; show one, or make its twin or a control."""
     from equipoise.commands import recipes_command
 
-    recipes_command(action, name, out, as_json)
+    recipes_command(action, name, kind, out, as_json)
 
 
 @app.command()

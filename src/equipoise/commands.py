@@ -171,16 +171,21 @@ def verify_command(folder: Path, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def recipes_command(action: str, name: str | None, out: Path | None, as_json: bool) -> None:
-    """List the built-in recipes, print one of them, or make its pocket twin."""
+def recipes_command(action: str, name: str | None, kind: str | None, out: Path | None, as_json: bool) -> None:
+    """List the built-in recipes, print one of them, or make its pocket twin or a control."""
     if action == "list" and name is None and out is None:
         return _list_recipes(as_json)
-    if action not in ("show", "pocket") or name is None or (action == "show" and out is not None):
-        raise InputError("recipes: write `recipes`, `recipes show NAME` or `recipes pocket NAME [--out FILE]`")
+    known = action in ("show", "pocket", "control") and name is not None
+    if not known or (action == "show" and out is not None) or (action == "control") != (kind is not None):
+        raise InputError(
+            "recipes: write `recipes`, `recipes show NAME`, `recipes pocket NAME [--out FILE]` or "
+            "`recipes control NAME --as KIND [--out FILE]`"
+        )
+    assert name is not None
     path = find_recipe(Path(name))
     if not path.is_file():
         raise InputError(f"recipes {action}: no recipe {name!r}; `equipoise recipes` lists them")
-    text = path.read_text(encoding="utf-8") if action == "show" else _twin(path)
+    text = path.read_text(encoding="utf-8") if action == "show" else _made(path, kind)
     if out is not None:
         write_text(out, text)
     if as_json:
@@ -199,12 +204,19 @@ def _list_recipes(as_json: bool) -> None:
         console.table("Recipes", ("name", "question"), [(row["name"], row["question"]) for row in rows])
 
 
-def _twin(path: Path) -> str:
-    """The text of a recipe's pocket twin."""
-    twins = import_module("equipoise.pocket.twin")
+def _made(path: Path, kind: str | None) -> str:
+    """The text of a recipe's control of a kind, or of its pocket twin."""
+    from equipoise import controls
+
     recipe = load_recipe(path)
     question = question_of(path.read_text(encoding="utf-8"))
-    return recipe_text(twins.twin(plain_recipe(recipe)), twins.title(question, recipe.name))
+    if kind is not None:
+        made = controls.control(plain_recipe(recipe), kind)
+        title = controls.title(question, recipe.name, kind)
+    else:
+        twins = import_module("equipoise.pocket.twin")
+        made, title = twins.twin(plain_recipe(recipe)), twins.title(question, recipe.name)
+    return recipe_text(made, title)
 
 
 def doctor_command(as_json: bool) -> int:

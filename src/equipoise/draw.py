@@ -91,11 +91,26 @@ def draw_stage(stage: Stage, pools: Mapping[str, Pool], encode: Encode, *, seed:
             if reasons and f"source {name}:" in str(error)
         ]
         raise InputError("\n".join([str(error), *said])) from None
+    mixture = replace(mixture, pairs=tuple(flipped(mixture.pairs, stage.flipped)))
     rows = [replace(_encoded(encode, pair), source=pair.source) for pair in mixture.pairs]
     line = ledgers.encoded(
         ledgers.stage_ledger(mixture, epochs=stage.optim.epochs), unusable, rows, max_length=stage.dpo.max_length
     )
     return StageData(list(mixture.pairs), rows), line
+
+
+def flipped(pairs: Sequence[Pair], share: float) -> list[Pair]:
+    """The pairs in their order, a share of them with chosen and rejected exchanged.
+
+    Which ones is decided by their content, so that a pair changes whatever stage draws it, and a larger share changes
+    the same pairs and more. The gaps stay: they say how far apart the answers are.
+    """
+    return [
+        replace(pair, chosen=pair.rejected, rejected=pair.chosen)
+        if int(pair.id, 16) < share * 16 ** len(pair.id)
+        else pair
+        for pair in pairs
+    ]
 
 
 def draw_replay(

@@ -1,0 +1,136 @@
+"""Controls: the same experiment with one thing taken away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from equipoise.cli import app
+from equipoise.commands import find_recipe
+from equipoise.controls import CONTROLS, control
+from equipoise.draw import flipped
+from equipoise.recipe import Recipe
+from equipoise.recipe_file import load_recipe
+from equipoise.recipe_text import plain_recipe
+from equipoise.records import InputError, Message, Pair
+
+STAGED = "8-progressive-3stage-as-designed"
+
+
+def staged(**changes: Any) -> dict[str, Any]:
+    """Two stages: 40 pairs of a for half an epoch, then 60 of a and b for two."""
+    stages = [
+        {
+            "name": "first",
+            "mix": {"a": 40},
+            "dpo": {"beta": 0.1},
+            "optim": {"learning_rate": 1e-3, "epochs": 0.5, "batch_size": 10},
+            "lora": {"rank": 16, "alpha": 8},
+            "gate": {"improve": {"reddit": 0.0}, "on_fail": "stop"},
+        },
+        {
+            "name": "second",
+            "mix": {"pairs": 60, "shares": {"a": 0.25, "b": 0.75}},
+            "dpo": {"beta": 0.2},
+            "optim": {"learning_rate": 2e-3, "epochs": 2, "batch_size": 10},
+            "gate": {"hold": {"tatqa": 0.1}, "on_fail": "retry", "retry": {"scale": {"beta": 2.0}}, "shrink": True},
+            **changes,
+        },
+    ]
+    sources = {name: {"kind": "pocket", "domain": "general"} for name in ("a", "b")}
+    tasks = {name: {"id": "pocket", "limit": 20} for name in ("tatqa", "reddit")}
+    return {
+        "name": "staged",
+        "model": {"id": "pocket"},
+        "reward": {"id": "pocket"},
+        "sources": sources,
+        "stages": stages,
+        "evaluation": {"tasks": tasks},
+    }
+
+
+def test_one_mixture_by_hand() -> None:
+    one = Recipe.model_validate(control(staged(), "one-mixture"))
+    (stage,) = one.stages
+    # Half an epoch of 40 and two of 15 are 20 + 30 of a; two of 45 are 90 of b.
+    assert stage.mix.counts == {"a": 50, "b": 90}
+    assert stage.mix.when_short == "repeat"
+    # 2 steps of the first stage and 12 of the second: (2 x 0.1 + 12 x 0.2) / 14 = 0.1857, and as many steps in all.
+    assert stage.dpo.beta == 0.186
+    assert stage.optim.learning_rate == 0.00186
+    assert stage.optim.epochs * 140 / stage.optim.batch_size == 2 + 12
+    assert (stage.lora.rank, stage.lora.alpha) == (16, 8)
+    assert stage.gate.hold == {"tatqa": 0.1}
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_no_gate_of_a_control_acts(kind: str) -> None:
+    made = Recipe.model_validate(control(staged(), kind))
+    assert made.name == f"staged-{kind}"
+    for stage in made.stages:
+        assert (stage.gate.on_fail, stage.gate.on_undecided) == ("continue", "continue")
+        assert stage.gate.retry is None and not stage.gate.scales
+        assert stage.gate.domains  # and still each gate is judged
+
+
+def test_each_control_changes_one_thing() -> None:
+    before = control(staged(), "ungated")
+    flip, back = control(staged(), "flipped"), control(staged(), "reversed")
+    assert [{**stage, "flipped": 0.0} for stage in flip["stages"]] == [
+        {**stage, "flipped": 0.0} for stage in before["stages"]
+    ]
+    assert all(stage["flipped"] == 1.0 for stage in flip["stages"])
+    assert back["stages"] == before["stages"][::-1]
+    assert {**back, "name": "", "stages": 0} == {**before, "name": "", "stages": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"replay": {"share": 0.5}}, "stage second replays earlier stages"),
+        ({"dpo": {"beta": {"kind": "linear", "start": 0.1, "end": 0.2}}}, "stage second has a schedule of beta"),
+        ({"mix": {"pairs": 60, "shares": {"a": 1.0}, "by": "tokens"}}, "stage second divides its mix"),
+    ],
+)
+def test_what_cannot_become_one_mixture_is_said(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        control(staged(**changes), "one-mixture")
+
+
+@pytest.mark.parametrize("kind", ["one-mixture", "reversed"])
+def test_one_stage_has_no_order(kind: str) -> None:
+    recipe = staged()
+    with pytest.raises(InputError, match="of one stage"):
+        control({**recipe, "stages": recipe["stages"][:1]}, kind)
+
+
+def pairs(count: int) -> list[Pair]:
+    return [Pair((Message("user", f"q{n}"),), f"good {n}", f"bad {n}", "general", "a", str(n)) for n in range(count)]
+
+
+def test_flipped_pairs() -> None:
+    own = pairs(400)
+    assert flipped(own, 0.0) == own
+    assert [(pair.chosen, pair.rejected) for pair in flipped(own, 1.0)] == [
+        (pair.rejected, pair.chosen) for pair in own
+    ]
+    some, more = (
+        {place for place, pair in enumerate(flipped(own, share)) if pair != own[place]} for share in (0.2, 0.5)
+    )
+    assert some < more  # a larger share changes the same pairs and more
+    assert len(some) == pytest.approx(80, abs=30) and len(more) == pytest.approx(200, abs=40)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "control.yaml"
+    result = CliRunner().invoke(app, ["recipes", "control", STAGED, "--as", "reversed", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    before = load_recipe(find_recipe(Path(STAGED)))
+    made = load_recipe(out)
+    assert [stage.name for stage in made.stages] == [stage.name for stage in before.stages][::-1]
+    assert plain_recipe(made)["sources"] == plain_recipe(before)["sources"]
+    for words in (["control", STAGED], ["control", STAGED, "--as", "nothing"], ["show", STAGED, "--as", "flipped"]):
+        assert CliRunner().invoke(app, ["recipes", *words]).exit_code == 2
