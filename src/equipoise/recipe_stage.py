@@ -287,6 +287,8 @@ class Stage(Part):
     """What it trains on."""
     replay: Replay | None = None
     """Pairs of earlier stages that come in addition to the mix."""
+    flipped: Share = 0.0
+    """A control: share of the drawn pairs whose answers change places, so that the worse one is taught."""
     order: Literal["shuffle"] | Curriculum = "shuffle"
     """Order of the pairs, new in every epoch: `shuffle`, `curriculum`, or a curriculum with its options."""
     dpo: Dpo = Dpo()
