@@ -36,12 +36,13 @@ def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Runs, or folders of runs.")],
     split: Annotated[str, typer.Option(help="test or dev items.")] = "test",
     confidence: Confidence = 0.95,
+    versus: Annotated[str | None, typer.Option(help="Also say how every recipe differs from this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank recipes: the feasible ones, the front, ties, and one score over all domains."""
     from equipoise.commands_study import leaderboard_command
 
-    leaderboard_command(runs, split, confidence, as_json)
+    leaderboard_command(runs, split, confidence, versus, as_json)
 
 
 @app.command()

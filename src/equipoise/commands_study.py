@@ -46,16 +46,22 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def leaderboard_command(places: Sequence[Path], split: str, confidence: float, as_json: bool) -> None:
-    """Print the leaderboard of runs."""
+def leaderboard_command(
+    places: Sequence[Path], split: str, confidence: float, against: str | None, as_json: bool
+) -> None:
+    """Print the leaderboard of runs, and where asked how each recipe differs from one of them."""
     from equipoise.study.board_json import board_record
     from equipoise.study.entrants import read_entrants
     from equipoise.study.leaderboard import make_board
+    from equipoise.study.versus import versus, versus_record
 
     if split not in ("dev", "test"):
         raise InputError(f"--split {split}: one of dev, test")
     board = make_board(read_entrants(places, split), confidence=confidence)  # type: ignore[arg-type]
-    print_json(board_record(board)) if as_json else console_study.board_tables(board_record(board))
+    record = board_record(board)
+    if against is not None:
+        record["versus"] = versus_record(versus(board, against), against)
+    print_json(record) if as_json else console_study.board_tables(record)
 
 
 def recommend_command(places: Sequence[Path], priority: str, confidence: float, out: Path | None, as_json: bool) -> int:

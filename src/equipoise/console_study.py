@@ -79,10 +79,29 @@ def board_tables(record: Mapping[str, Any]) -> None:
         for place, (domain, gain) in enumerate(row["domains"].items())
     ]
     table("Gains over the base", heads, cells, right=heads[2:6])
+    if "versus" in record:
+        _versus(record["versus"])
     print(record["formula"])
     print("tied: two recipes that share a letter were not told apart in any domain")
     for note in record["notes"]:
         print(f"note: {note}")
+
+
+def _versus(record: Mapping[str, Any]) -> None:
+    heads = ("recipe", "domain", "difference", "interval", "p (Holm)", "n")
+    cells = [
+        (
+            row["name"] if place == 0 else "",
+            domain,
+            f"{found['difference']:+.3f}",
+            _interval(found["ci"]),
+            number(found["p_holm"], 4) if "p_holm" in found else "",
+            found["n"],
+        )
+        for row in record["rows"]
+        for place, (domain, found) in enumerate([*row["domains"].items(), ("overall", row["overall"])])
+    ]
+    table(f"How much more each gained than {record['to']}", heads, cells, right=heads[2:])
 
 
 def recommendation(record: Mapping[str, Any]) -> None:
