@@ -24,7 +24,12 @@ Tokenizer = Any
 
 def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> str:
     """Render a prompt that ends where the answer begins; raises InputError where the template refuses it."""
-    return _render(tokenizer, chat(tuple(messages)), add_generation_prompt=True, enable_thinking=thinking)
+    return _prompt(tokenizer, str(tokenizer.chat_template), tuple(messages), thinking)
+
+
+@lru_cache(maxsize=8)  # both answers of a pair have the same prompt, and rendering is most of the work
+def _prompt(tokenizer: Tokenizer, template: str, messages: tuple[Message, ...], thinking: bool) -> str:
+    return _render(tokenizer, chat(messages), add_generation_prompt=True, enable_thinking=thinking)
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
