@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY = 1-pure-reddit 3-hybrid-2way 4-hybrid-3way 5-optimized-2way 6-balanced 7-progressive-2stage 8-progressive-3stage
-TWINS = $(STUDY:%=runs/twins/%.yaml)
+KINDS = ungated one-mixture reversed flipped
+CONTROLS = $(foreach kind,$(KINDS),$(patsubst %,%-$(kind),7-progressive-2stage 8-progressive-3stage)) \
+	4-hybrid-3way-flipped 6-balanced-flipped
+TWINS = $(patsubst %,runs/twins/%.yaml,$(STUDY) $(CONTROLS))
 
 .PHONY: install demo test test-slow study bench check clean
 
@@ -28,9 +31,15 @@ runs/twins/%.yaml: recipes/original/%-as-designed.yaml | install
 	mkdir -p runs/twins
 	$(BIN)/equipoise recipes pocket $*-as-designed --out $@
 
-study: install $(TWINS)  ## the pocket twins of the original experiments, 5 seeds each: resumable, compared in runs/study
-	$(BIN)/equipoise study $(TWINS) --seeds 0,1,2,3,4 --jobs 2 --out runs/study
-	$(BIN)/equipoise leaderboard runs/study
+define control
+runs/twins/%-$(1).yaml: runs/twins/%.yaml
+	$$(BIN)/equipoise recipes control $$< --as $(1) --out $$@
+endef
+$(foreach kind,$(KINDS),$(eval $(call control,$(kind))))
+
+study: install $(TWINS)  ## the twins of the original experiments and their controls, 5 seeds each: runs/study (resumable)
+	OMP_NUM_THREADS=1 $(BIN)/equipoise study $(TWINS) --seeds 0,1,2,3,4 --jobs 2 --out runs/study
+	$(BIN)/python benchmarks/pocket_study.py runs/study
 
 bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
 	$(BIN)/python benchmarks/dpo_step.py
