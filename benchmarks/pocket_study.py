@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from study_tables import SUFFIX, cell, filled, long, rounded, table
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "benchmarks" / "results" / "pocket_study.json"
 PAGE = ROOT / "docs" / "pocket-study.md"
-SUFFIX = "-as-designed-pocket"
 QUESTIONS = (
     ("Stages against one mixture of the same size", "7-progressive-2stage-ungated", "7-progressive-2stage-one-mixture"),
     ("Stages against one mixture of the same size", "8-progressive-3stage-ungated", "8-progressive-3stage-one-mixture"),
@@ -74,29 +74,6 @@ def count(keys: Iterable[tuple[str, ...]]) -> list[list[Any]]:
     return [[*key, number] for key, number in sorted(Counter(keys).items())]
 
 
-def long(name: str) -> str:
-    """A recipe's name from its short one: controls stand behind the twin's name."""
-    found = re.fullmatch(r"(.+?)(-ungated|-one-mixture|-reversed|-flipped)?", name)
-    assert found
-    return f"{found[1]}{SUFFIX}{found[2] or ''}"
-
-
-def rounded(value: Any) -> Any:
-    """The same with five decimals: what is committed does not hold more than it means."""
-    if isinstance(value, Mapping):
-        return {key: rounded(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(child) for child in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
-def cell(effect: Mapping[str, Any]) -> str:
-    """A difference with its interval; bold where the interval leaves out 0."""
-    low, high = effect["ci"]
-    text = f"{effect['difference']:+.2f} ({low:+.2f} to {high:+.2f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
-
-
 def tables(data: Mapping[str, Any]) -> dict[str, str]:
     """The tables of the page by name."""
     domains = list(data["board"]["domains"])
@@ -145,25 +122,6 @@ def cost(totals: Mapping[str, Any]) -> str:
     return table(["", ""], rows)
 
 
-def table(heads: list[str], rows: list[list[Any]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)
-
-
-def filled(page: str, found: Mapping[str, str]) -> str:
-    """The page with its tables: each stands between `<!-- NAME -->` and `<!-- end -->`."""
-    for name, text in found.items():
-        page, places = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda mark, text=text: f"{mark[1]}\n{text}\n\n{mark[2]}",
-            page,
-            flags=re.S,
-        )
-        assert places == 1, f"{PAGE}: no place for the table {name}"
-    return page
-
-
 def furthest(data: Mapping[str, Any], committed: Mapping[str, Any]) -> str:
     """By how much the gains differ from the committed ones, and whether any leaves its interval."""
     before = {row["name"]: row["domains"] for row in committed["board"]["rows"]}
@@ -191,7 +149,7 @@ def main() -> None:
         print("\n" + furthest(data, json.loads(DATA.read_text())))
     if given.write:
         DATA.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-        PAGE.write_text(filled(PAGE.read_text(), tables(data)))
+        PAGE.write_text(filled(PAGE, tables(data)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from equipoise.controls import CONTROLS, control
 from equipoise.draw import flipped
 from equipoise.recipe import Recipe
 from equipoise.recipe_file import load_recipe
-from equipoise.recipe_text import plain_recipe
+from equipoise.recipe_text import plain_recipe, recipe_text
 from equipoise.records import InputError, Message, Pair
 
 STAGED = "8-progressive-3stage-as-designed"
@@ -40,7 +41,7 @@ def staged(**changes: Any) -> dict[str, Any]:
             **changes,
         },
     ]
-    sources = {name: {"kind": "pocket", "domain": "general"} for name in ("a", "b")}
+    sources = {name: {"kind": "pocket", "domain": "general", "seed": seed} for seed, name in enumerate("ab")}
     tasks = {name: {"id": "pocket", "limit": 20} for name in ("tatqa", "reddit")}
     return {
         "name": "staged",
@@ -134,3 +135,18 @@ def test_the_command(tmp_path: Path) -> None:
     assert plain_recipe(made)["sources"] == plain_recipe(before)["sources"]
     for words in (["control", STAGED], ["control", STAGED, "--as", "nothing"], ["show", STAGED, "--as", "flipped"]):
         assert CliRunner().invoke(app, ["recipes", *words]).exit_code == 2
+
+
+def test_a_plan_says_what_is_replayed_and_what_it_does_not_count(tmp_path: Path) -> None:
+    recipe = staged(replay={"share": 0.2})
+    recipe["stages"][1]["flipped"] = 0.5
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_text(recipe, "What is planned?"))
+    shown = CliRunner().invoke(app, ["plan", str(path), "--json"])
+    assert shown.exit_code == 0, shown.stderr
+    plan = json.loads(shown.stdout)
+    assert plan["stages"][1]["by_source"] == {"a": 15, "b": 45, "a replayed": 15}  # 60 are four fifths of 75
+    notes = "\n".join(plan["notes"])
+    assert "stage second: up to 2 further trainings where its gate fails" in notes
+    assert "stage second: up to 4 further evaluations on dev items" in notes
+    assert "stage second: 50% of its preferences are turned round" in notes

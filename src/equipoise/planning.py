@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def make_plan(recipe: Recipe, *, measure: bool, display: Display, gpu: float | N
     problems = ledgers.problems(prepared.ledger)
     problems += _memory_problems(stages, target) + _position_problems(recipe, config)
     notes = ["tokens are estimated at 4 characters each: the folder has no tokenizer"] if rough else []
-    notes += _memory_notes(stages) + _assumed_notes(prepared)
+    notes += _memory_notes(stages) + _assumed_notes(prepared) + _stage_notes(recipe)
     notes += [] if weights else ["the folder has no weights: a run would stop; everything else is planned"]
     if scores is None:
         notes.append("the base model was not scored: use --measure to see its floors, ceilings and spreads")
@@ -170,7 +171,7 @@ def _stage(
     return {
         "name": stage.name,
         "pairs": len(data.encoded),
-        "by_source": {name: sum(pair.source == name for pair in data.encoded) for name in stage.mix.sources},
+        "by_source": dict(Counter(pair.source for pair in data.encoded)),
         "pairs_seen": schedule.pairs_to_see(len(data.encoded), stage.optim.epochs),
         "tokens": sum(pair.tokens for pair in data.encoded),
         "tokens_seen": plan.plain_tokens,
@@ -282,6 +283,25 @@ def _assumed_notes(prepared: Prepared) -> list[str]:
         for name, line in prepared.ledger.sources.items()
         if line.assumed
     ]
+
+
+def _stage_notes(recipe: Recipe) -> list[str]:
+    """What the time does not count, and what is a control."""
+    notes = []
+    for stage in recipe.stages:
+        if stage.gate.retry:
+            notes.append(
+                f"stage {stage.name}: up to {stage.gate.retry.max} further trainings where its gate fails; the time "
+                "counts none of them"
+            )
+        if stage.gate.scales:
+            notes.append(
+                f"stage {stage.name}: up to {len(stage.gate.scales)} further evaluations on dev items where its gate "
+                "fails; the time counts none of them"
+            )
+        if stage.flipped:
+            notes.append(f"stage {stage.name}: {stage.flipped:.0%} of its preferences are turned round: a control")
+    return notes
 
 
 def _memory_notes(stages: Sequence[Mapping[str, Any]]) -> list[str]:
