@@ -7,7 +7,7 @@ CONTROLS = $(foreach kind,$(KINDS),$(patsubst %,%-$(kind),7-progressive-2stage 8
 	4-hybrid-3way-flipped 6-balanced-flipped
 TWINS = $(patsubst %,runs/twins/%.yaml,$(STUDY) $(CONTROLS))
 
-.PHONY: install demo test test-slow study bench check clean
+.PHONY: install demo test test-slow study guide bench check clean
 
 install: .venv/installed
 
@@ -40,6 +40,11 @@ $(foreach kind,$(KINDS),$(eval $(call control,$(kind))))
 study: install $(TWINS)  ## the twins of the original experiments and their controls, 5 seeds each: runs/study (resumable)
 	OMP_NUM_THREADS=1 $(BIN)/equipoise study $(TWINS) --seeds 0,1,2,3,4 --jobs 2 --out runs/study
 	$(BIN)/python benchmarks/pocket_study.py runs/study
+
+guide: study             ## one value changed at a time, 5 seeds each: the figures of docs/guide-progressive.md
+	$(BIN)/python benchmarks/guide_study.py recipes runs/twins runs/guide/recipes
+	OMP_NUM_THREADS=1 $(BIN)/equipoise study runs/guide/recipes/*.yaml --seeds 0,1,2,3,4 --jobs 2 --out runs/guide
+	$(BIN)/python benchmarks/guide_study.py tables runs/study runs/guide
 
 bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
 	$(BIN)/python benchmarks/dpo_step.py
