@@ -28,9 +28,12 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {"shared": False},
     "few": {"optim": {"batch_size": 1, "epochs": 0.25}},
     "resumed": {"optim": {"checkpoint_every": 2}, "die_after": 3},
+    "domains": {"lora": {"finance": {"rank": 4, "learning_rate": 3e-3}, "general": {"rank": 2}}},
     "full": {"optim": {"micro_batch_tokens": 4096}, "room": 140},
 }
-SHARDED = ("first", "second", "bfloat16", "plain", "few", "resumed")
+RARE = (1, 8, 16)
+"""Places of the pairs that are of another domain: in one process alone, or in none, in some steps."""
+SHARDED = ("first", "second", "bfloat16", "plain", "few", "resumed", "domains")
 
 
 class Died(Exception):
@@ -43,9 +46,12 @@ def train(team: Team, folder: Path, name: str) -> None:
     spec = ModelSpec(id=str(folder.parent / "policy"), dtype=case.get("dtype", "float32"))
     policy = load_policy(spec)
     stage = Stage.model_validate(
-        {"name": name, "mix": {"x": 1}, "optim": {**OPTIM, **case.get("optim", {})}, "lora": {"rank": 4}, "gate": {}}
+        {"name": name, "mix": {"x": 1}, "optim": {**OPTIM, **case.get("optim", {})}, "gate": {}}
+        | {"lora": case.get("lora", {"rank": 4})}
     )
     pairs = [replace(pair, prompt=pair.prompt[: 20 + 3 * i]) for i, pair in enumerate(encoded(policy, 20))]
+    if "lora" in case:
+        pairs = [replace(pair, domain="general") if place in RARE else pair for place, pair in enumerate(pairs)]
     stack = [folder / earlier / "adapter" for earlier in case.get("stack", [])]
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)

@@ -133,11 +133,17 @@ def test_what_else_can_be_asked_for() -> None:
     assert bench.stages[0].mix.shares is not None
     assert bench.stages[0].mix.shares["mt_bench"] == pytest.approx(500 / 18309)
     apart = translated("dpo_train_mt", "--use_3way_hybrid --lora_r_finance 16 --lora_r_general 4 --lr_general 1e-6")
-    assert [(stage.name, stage.lora.rank, stage.lora.alpha, stage.optim.learning_rate) for stage in apart.stages] == [
-        ("general", 4, 8, 1e-6),
-        ("finance", 16, 32, 5e-6),
-        ("reddit", 8, 16, 5e-6),
-    ]
+    (stage,) = apart.stages
+    assert isinstance(stage.lora, dict) and stage.optim.learning_rate == 5e-6
+    assert {name: (one.rank, one.alpha, one.learning_rate) for name, one in stage.lora.items()} == {
+        "finance": (16, 32, None),
+        "general": (4, 8, 1e-6),
+        "reddit": (8, 16, None),
+    }
+    assert {(one.dropout, tuple(one.target_modules)) for one in stage.lora.values()} == {(0.05, ("q_proj", "v_proj"))}
+    assert stage.mix == translated("dpo_train_mt", "--use_3way_hybrid").stages[0].mix
+    extra = translated("dpo_train_mt", "--use_hybrid --lr_finance 1e-6 --mtbench_pairs 50").stages[0].lora
+    assert isinstance(extra, dict) and sorted(extra) == ["finance", "mt_bench", "reddit"]
     kinds = {"Anthropic/hh-rlhf": "hh", "a/b": "table", "Intel/orca_dpo_pairs": "orca"}
     for id, kind in kinds.items():
         recipe = translated("dpo_train_mt", f"--use_3way_hybrid --general_dataset {id}")

@@ -21,6 +21,7 @@ from equipoise.dpo.distributed import ALONE, Team
 from equipoise.dpo.engine import PairScorer
 from equipoise.dpo.packing import stream_length
 from equipoise.dpo.room import Room
+from equipoise.model.adapters import parts
 from equipoise.model.chat import EncodedPair
 from experiments import command, contents, equipoise, make_experiment
 from models import make_policy
@@ -87,7 +88,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adapter_distance(one: Path, other: Path) -> float:
     """The largest relative error of a tensor."""
-    left, right = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
+    left, right = (
+        {
+            (part.name, name): tensor
+            for part in parts(folder / "adapter")
+            for name, tensor in load_file(part / "adapter_model.safetensors").items()
+        }
+        for folder in (one, other)
+    )
     assert left.keys() == right.keys()
     return max(float((left[name] - right[name]).norm() / right[name].norm()) for name in left)
 

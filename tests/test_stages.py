@@ -22,7 +22,7 @@ from equipoise.data.tables import read_pairs
 from equipoise.dpo.logprobs import pair_logprobs
 from equipoise.model import adapters
 from equipoise.model.load import load_policy
-from equipoise.recipe import ModelSpec, Replay, Stage
+from equipoise.recipe import Lora, ModelSpec, Replay, Stage
 from equipoise.records import InputError, Message, Pair
 from equipoise.remedies import in_attempt, values_of
 from equipoise.run_folder import Run, read_json, read_scores
@@ -173,7 +173,7 @@ def test_a_folded_scale_is_peft_s_scaling(lab: Lab) -> None:
         return found
 
     whole, small, none = logps(), logps(0.3), logps(0.0)
-    fold(folder, 16.0 * 0.3)
+    fold(folder, Lora(rank=4), 0.3)
     assert torch.allclose(logps(), small, atol=1e-5)
     assert float((small - whole).abs().max()) > 0.1 and float((small - none).abs().max()) > 0.1
     assert read_json(folder / "adapter/adapter_config.json")["lora_alpha"] == pytest.approx(4.8)

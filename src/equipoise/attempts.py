@@ -63,7 +63,7 @@ def _attempt(
 
     known = shrink.found(folder)
     if known and known[0] is not None:
-        shrink.fold(folder, stage.lora.alpha * known[0])  # a kill may have come between two of its files
+        shrink.fold(folder, stage.lora, known[0])  # a kill may have come between two of its files
     train(lab, number, stage, folder, stack, attempt)
     if known is None:
         whole = judged(scores_at(lab, folder.name, [*stack, folder / "adapter"]))

@@ -85,9 +85,9 @@ def _one_mixture(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "epochs": 1.0,
             "learning_rate": _mean([stage.optim.learning_rate for stage in stages], weights),
         },
-        "lora": max((stage.lora for stage in stages), key=lambda lora: lora.rank).model_dump(
-            mode="json", exclude_unset=True
-        ),
+        "lora": max(
+            (stage.lora for stage in stages if isinstance(stage.lora, Lora)), key=lambda lora: lora.rank
+        ).model_dump(mode="json", exclude_unset=True),
     }
     return {**recipe, "stages": [one]}
 

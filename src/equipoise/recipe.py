@@ -1,8 +1,8 @@
 """The recipe: the YAML file that describes an experiment completely.
 
 Strict and frozen: an unknown key is an error that names the nearest one. Every class here and in `recipe_parts.py`
-(models), `recipe_sources.py`, `recipe_data.py` (mix, order), `recipe_stage.py` and `recipe_evaluation.py` is a part of
-the file; the text under a field is its documentation.
+(models), `recipe_sources.py`, `recipe_data.py` (mix, order), `recipe_lora.py` (adapters), `recipe_stage.py` and
+`recipe_evaluation.py` is a part of the file; the text under a field is its documentation.
 Reading the file is in `recipe_file.py`, so that these pages stay a list of what can be asked for.
 """
 
@@ -25,6 +25,7 @@ from equipoise.recipe_evaluation import (
     TaskSpec,
     TatqaSpec,
 )
+from equipoise.recipe_lora import DomainLora, Lora
 from equipoise.recipe_parts import ModelSpec, Name, Part, RewardSpec, Seed
 from equipoise.recipe_sources import (
     Columns,
@@ -50,7 +51,6 @@ from equipoise.recipe_stage import (
     BetaSchedule,
     Dpo,
     Gate,
-    Lora,
     Optim,
     Retry,
     Scale,
@@ -66,6 +66,7 @@ __all__ = [
     "BetaSchedule",
     "Columns",
     "Curriculum",
+    "DomainLora",
     "Dpo",
     "Evaluation",
     "FinanceInstructSource",

@@ -218,8 +218,26 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                     yield where, f"score_gap: source {source} gives no scores; use margin, reward_gap or length"
         if not isinstance(stage.order, str) and stage.order.by == "reward_gap" and recipe.reward is None:
             yield (*at, "order", "by"), "reward_gap asks a reward model; add `reward: {id: ...}` to the recipe"
+        yield from _unadapted(recipe, number)
         if stage.dpo.max_prompt_length >= stage.dpo.max_length:
             yield (*at, "dpo", "max_prompt_length"), "must be below max_length, or no answer has room"
+
+
+def _unadapted(recipe: Recipe, number: int) -> Iterator[tuple[Location, str]]:
+    """Domains of a stage's pairs without an adapter, and adapters without pairs, where each domain has its own."""
+    stage = recipe.stages[number]
+    if not isinstance(stage.lora, dict):
+        return
+    sources = [source for one in recipe.stages[: number if stage.replay else 0] for source in one.mix.sources]
+    sources = [source for source in (*stage.mix.sources, *sources) if source in recipe.sources]
+    at: Location = ("stages", number, "lora")
+    domains = {recipe.sources[source].domain: source for source in reversed(sources)}
+    for domain, source in domains.items():
+        if domain not in stage.lora:
+            yield at, f"domain {domain!r} (source {source}) has no adapter; add `{domain}: {{rank: 8, alpha: 16}}`"
+    for domain in stage.lora:
+        if domain not in domains:
+            yield (*at, domain), f"no pairs of this domain in the stage{_nearest(domain, domains)}; leave it out"
 
 
 def _explain(error: ValidationError, document: Any, where: str) -> Iterator[str]:
@@ -283,7 +301,7 @@ def _nearest(word: str, known: Any) -> str:
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     if found:
         return f"; did you mean {found[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    return f"; known: {', '.join(sorted(set(known)))}" if known else ""
 
 
 def _at(document: Any, location: Location) -> str:

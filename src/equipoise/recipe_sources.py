@@ -78,7 +78,8 @@ class Columns(Part):
     """Which column of a table is what: either chosen and rejected, or first, second and label."""
 
     prompt: str | list[str]
-    """Text, a list of messages, or several columns that are joined by an empty line."""
+    """Text, a list of messages, or several columns that are joined by an empty line. The same column as `chosen` (or
+    `first`): both answers are whole conversations, and the prompt is what they say before their last message."""
     system: str | None = None
     """System message."""
     chosen: str | None = None

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from equipoise.recipe_data import Curriculum, Mix, Replay
+from equipoise.recipe_lora import Adapters, Lora
 from equipoise.recipe_parts import Name, Part, Share
 
 HEALTH_FIGURES = ("empty", "cut_off", "repeated", "switched", "length")
@@ -163,24 +164,11 @@ class Optim(Part):
         return self
 
 
-class Lora(Part):
-    """The adapter that a stage trains."""
-
-    rank: PositiveInt = 8
-    """Rank r of the adapter."""
-    alpha: PositiveFloat = 16.0
-    """Scale: the adapter's output is multiplied by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Dropout on the adapter's input."""
-    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    """Which linear layers are adapted."""
-
-
 class Scale(Part):
     """By what each further attempt multiplies the values of the one before."""
 
     learning_rate: PositiveFloat = 1.0
-    """Factor of `optim.learning_rate`."""
+    """Factor of `optim.learning_rate`, and of the rates that domains have of their own."""
     beta: PositiveFloat = 1.0
     """Factor of `dpo.beta`; both ends of a schedule."""
     epochs: PositiveFloat = 1.0
@@ -295,8 +283,8 @@ class Stage(Part):
     """The loss."""
     optim: Optim = Optim()
     """The optimiser."""
-    lora: Lora = Lora()
-    """The adapter."""
+    lora: Adapters = Lora()
+    """The adapter, or a mapping of domains to adapters that are active together (see docs/stages.md)."""
     reference: Literal["previous", "base"] = "previous"
     """What DPO measures against: the stage's own start, or the base model."""
     gate: Gate = Gate()

@@ -8,6 +8,7 @@ from typing import Any
 from equipoise.evaluation.gate import GateResult, decide
 from equipoise.outcome import Scores, gate_before, only
 from equipoise.recipe import AdaptiveBeta, BetaSchedule, Recipe, Stage
+from equipoise.recipe_lora import DomainLora, adapters_of
 
 
 def in_attempt(stage: Stage, attempt: int) -> Stage:
@@ -26,7 +27,16 @@ def in_attempt(stage: Stage, attempt: int) -> Stage:
     replay = stage.replay
     if replay is not None:
         replay = replay.model_copy(update={"share": replay.share * retry.scale.replay**times})
-    return stage.model_copy(update={"optim": optim, "dpo": dpo, "replay": replay})
+    lora = stage.lora
+    if isinstance(lora, dict):
+        lora = {domain: _faster(one, retry.scale.learning_rate**times) for domain, one in lora.items()}
+    return stage.model_copy(update={"optim": optim, "dpo": dpo, "replay": replay, "lora": lora})
+
+
+def _faster(lora: DomainLora, factor: float) -> DomainLora:
+    """The adapter of a domain with its own learning rate, where it has one, times `factor`."""
+    rate = lora.learning_rate
+    return lora if rate is None else lora.model_copy(update={"learning_rate": rate * factor})
 
 
 def _scaled(beta: float | BetaSchedule | AdaptiveBeta, factor: float) -> float | BetaSchedule | AdaptiveBeta:
@@ -41,8 +51,11 @@ def _scaled(beta: float | BetaSchedule | AdaptiveBeta, factor: float) -> float |
 def values_of(stage: Stage) -> dict[str, Any]:
     """The values of a stage that an attempt may change, as they stand in gate.json."""
     plain = stage.model_dump(mode="json")
+    rates = {name: lora.learning_rate for name, lora in adapters_of(stage.lora).items() if isinstance(lora, DomainLora)}
+    own = {f"lora.{name}.learning_rate": rate for name, rate in rates.items() if rate is not None}
     return {
         "learning_rate": stage.optim.learning_rate,
+        **own,
         "beta": plain["dpo"]["beta"],
         "epochs": stage.optim.epochs,
         "replay": stage.replay.share if stage.replay else None,

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -22,8 +23,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from equipoise import holder
 from equipoise.records import InputError, Score
 
 PACKAGES = ("equipoise", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scipy", "polars")
@@ -224,18 +226,27 @@ class Run:
         What a killed process left half-written is removed; a folder in which nothing was begun does not stay behind.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        with (self.folder / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.folder}: another process is working on this run; wait for it") from None
+            _say(file, holder.mark())  # for who watches: a lock cannot be looked at without taking it
             for path in self.folder.rglob(f".*{ASIDE}"):
                 path.unlink()
             try:
                 yield
             finally:
+                _say(file, {})
                 if not self.begun:
                     shutil.rmtree(self.folder)
+
+
+def _say(file: TextIO, mark: Mapping[str, Any]) -> None:
+    """Put a mark into a lock file, in place: the lock is that of this very file."""
+    file.truncate(0)
+    file.write(json.dumps(mark))
+    file.flush()
 
 
 def write_scores(folder: Path, scores: Mapping[str, Iterable[Score]]) -> None:
@@ -245,14 +256,32 @@ def write_scores(folder: Path, scores: Mapping[str, Iterable[Score]]) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, list[Score]]:
-    """Read a folder of `<task>.jsonl` score files; raises InputError with file and line."""
-    scores = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        records = read_lines(path)
+    """Read a folder of `<task>.jsonl` score files; raises InputError as `read_score_file` does."""
+    return {path.stem: read_score_file(path) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def read_score_file(path: Path, split: str | None = None) -> list[Score]:
+    """Read one score file, or its items of one split alone.
+
+    Raises InputError with file and line for what is no score, no finite number or there twice.
+    """
+    lines: dict[str, int] = {}
+    scores = []
+    for number, record in enumerate(read_lines(path), 1):
         try:
-            scores[path.stem] = [Score.from_record(record) for record in records]
+            if split is not None and record["split"] != split:
+                continue
+            score = Score.from_record(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a file of scores: {error}") from None
+            raise InputError(f"{path}:{number}: not a score: {error}; the file was changed or damaged") from None
+        for name, value in (("value", score.value), *score.metrics.items()):
+            if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+                said = f"{name} is {value!r}, not a finite number"
+                raise InputError(f"{path}:{number}: {said}; give a number, or value null with `unscored`")
+        first = lines.setdefault(score.id, number)
+        if first != number:
+            raise InputError(f"{path}:{number}: item {score.id} stands in line {first} already; keep one of the two")
+        scores.append(score)
     return scores
 
 

@@ -1,25 +1,27 @@
 """Shrinking: the largest scale of a refused adapter that passes its gate, found on dev items.
 
 A scale multiplies what the adapter adds to every layer. PEFT's own factor for that is alpha / rank, so a smaller
-adapter has the same weights and a smaller `lora_alpha`: any program that reads PEFT adapters reads it rightly.
+adapter has the same weights and a smaller `lora_alpha`: any program that reads PEFT adapters reads it rightly. The
+adapters of domains belong together, and all get the same scale.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from equipoise.beginning import Lab
 from equipoise.evaluation.gate import GateResult
+from equipoise.model.adapters import CONFIG, WEIGHTS
 from equipoise.outcome import Scores
-from equipoise.recipe import Stage
+from equipoise.recipe import Lora, Stage
+from equipoise.recipe_lora import DomainLora, adapters_of
 from equipoise.remedies import tried
 from equipoise.run_folder import read_json, read_scores, sha256, write_json
 from equipoise.scoring import measured, scores_in, write_scores
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Found = tuple[float | None, list[dict[str, Any]]]
 """The scale that passed, if one did, and every scale that was tried with its numbers."""
 
@@ -44,7 +46,7 @@ def search(
         scores = scores_in(place / "scores")
         if scores is None:
             lab.run.log("shrink", stage=stage.name, scale=scale)
-            _copy(folder / "adapter", place / "adapter", stage.lora.alpha * scale)
+            _copy(folder / "adapter", place / "adapter", _alphas(stage.lora, scale))
             scores = measured(lab, [*stack, place / "adapter"], "dev")
             write_scores(place / "scores", scores)
         shutil.rmtree(place / "adapter", ignore_errors=True)
@@ -77,7 +79,7 @@ def take(lab: Lab, stage: Stage, folder: Path, scale: float, stack: Sequence[Pat
     if not whole.exists():
         whole.parent.mkdir(parents=True, exist_ok=True)
         point.rename(whole)
-    fold(folder, stage.lora.alpha * scale)
+    fold(folder, stage.lora, scale)
     known = scores_in(point)
     if known is not None:
         return known
@@ -88,21 +90,32 @@ def take(lab: Lab, stage: Stage, folder: Path, scale: float, stack: Sequence[Pat
     return scores
 
 
-def fold(folder: Path, alpha: float) -> None:
-    """Write `lora_alpha` into a stage's adapter, and the file's new hash into `trained.json`."""
-    path = folder / "adapter" / CONFIG
-    config = read_json(path)
-    if config["lora_alpha"] != alpha:
-        write_json(path, {**config, "lora_alpha": alpha})
+def fold(folder: Path, lora: Lora | Mapping[str, DomainLora], scale: float) -> None:
+    """Write the scaled `lora_alpha` into a stage's adapters, and the new hashes into `trained.json`.
+
+    `lora` is what they were trained by, so that doing it again changes nothing.
+    """
     trained = read_json(folder / "trained.json")
-    files = {**trained["files"], f"adapter/{CONFIG}": sha256(path)}
+    files = dict(trained["files"])
+    for part, alpha in _alphas(lora, scale).items():
+        path = folder / "adapter" / part / CONFIG
+        config = read_json(path)
+        if config["lora_alpha"] != alpha:
+            write_json(path, {**config, "lora_alpha": alpha})
+        files[path.relative_to(folder).as_posix()] = sha256(path)
     if files != trained["files"]:
         write_json(folder / "trained.json", {**trained, "files": files})
 
 
-def _copy(adapter: Path, place: Path, alpha: float) -> None:
-    """The same adapter with another alpha."""
+def _alphas(lora: Lora | Mapping[str, DomainLora], scale: float) -> dict[str, float]:
+    """`lora_alpha` of every adapter, by its place in the folder of adapters."""
+    return {part: one.alpha * scale for part, one in adapters_of(lora).items()}
+
+
+def _copy(adapter: Path, place: Path, alphas: Mapping[str, float]) -> None:
+    """The same adapters with other alphas."""
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    shutil.copyfile(adapter / WEIGHTS, place / WEIGHTS)
-    write_json(place / CONFIG, {**read_json(adapter / CONFIG), "lora_alpha": alpha})
+    for part, alpha in alphas.items():
+        (place / part).mkdir(parents=True)
+        shutil.copyfile(adapter / part / WEIGHTS, place / part / WEIGHTS)
+        write_json(place / part / CONFIG, {**read_json(adapter / part / CONFIG), "lora_alpha": alpha})

@@ -61,14 +61,14 @@ def train(lab: Lab, number: int, stage: Stage, folder: Path, stack: Sequence[Pat
     trackers = open_trackers(
         lab.recipe.trackers, folder=run.folder, run_name=f"{run.name}-{folder.name}{again}", config=resolved(lab.recipe)
     )
-    shown = _Shown(display, stage.name)
+    shown = _Shown(display, stage.name, run)
     watch = Watch(display, partial(_note_reference, lab, stage), shown.step, trackers.log)
     try:
         with lab.team.working(job):
             trained = train_adapter(job, lab.models.policy, lab.team, lab.store, watch)
     finally:
         trackers.finish()
-    shown.log(run)
+    shown.log()
     end = trained.end
     if end.stopped:
         display.say(f"{stage.name}: training ends: {end.stopped}")
@@ -142,14 +142,16 @@ def _note_reference(lab: Lab, stage: Stage, reference: Reference) -> None:
 class _Shown:
     """What is shown of a training while it goes on."""
 
-    def __init__(self, display: Display, stage: str) -> None:
-        self._display, self._stage = display, stage
+    def __init__(self, display: Display, stage: str, run: Run) -> None:
+        self._display, self._stage, self._run = display, stage, run
         self._bar: Callable[..., None] | None = None
         self._last: Progress | None = None
 
     def step(self, progress: Progress) -> None:
-        """Show an optimiser step."""
-        self._bar = self._bar or self._display.begin(f"{self._stage}: training", progress.steps)
+        """Show an optimiser step; the first one is logged, since train.jsonl does not say how many there will be."""
+        if self._bar is None:
+            self._bar = self._display.begin(f"{self._stage}: training", progress.steps)
+            self._run.log("training", stage=self._stage, step=progress.step, steps=progress.steps)
         self._last = progress
         note = training_note(
             loss=progress.loss,
@@ -160,8 +162,8 @@ class _Shown:
         )
         self._bar(done=progress.step, note=note)
 
-    def log(self, run: Run) -> None:
+    def log(self) -> None:
         """Log the last step; a stage that was killed after it shows none."""
         if self._last:
             pace = round(self._last.pairs_per_s, 2)
-            run.log("trained", stage=self._stage, steps=self._last.step, pairs_per_s=pace)
+            self._run.log("trained", stage=self._stage, steps=self._last.step, pairs_per_s=pace)

@@ -11,7 +11,7 @@ SHARES = "the shares are met exactly (they were upper bounds, and the largest so
 COUNTS = "counts towards the number of pairs in all, which the shares divide (it was an upper bound of its source)"
 GREEDY = "answers are greedy (they were sampled, so that an unchanged model scored differently each time)"
 WHOLE = "tables and passages are shown whole (they were cut, sometimes with the answer)"
-APART = "each domain has a stage and an adapter of its own: general, finance, then Reddit"
+APART = "each domain has an adapter of its own; all are active, and each learns from its own domain's pairs alone"
 MEANINGS = {
     "hybrid_ratio": SHARES,
     "reddit_ratio": SHARES,

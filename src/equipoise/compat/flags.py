@@ -119,7 +119,7 @@ PROGRESSIVE = {
 }  # fmt: skip
 DOMAINS = ("reddit", "finance", "general")
 BY_DOMAIN = {
-    f"{what}_{domain}": Flag(None, read, f"{domain}: {help}; each domain then has a stage of its own")
+    f"{what}_{domain}": Flag(None, read, f"{domain}: {help}; each domain then has an adapter of its own")
     for what, read, help in (("lora_r", int, "rank of its adapter"), ("lr", float, "learning rate"))
     for domain in DOMAINS
 }

@@ -151,25 +151,23 @@ def _mix(total: int, shares: Mapping[str, float], settings: Settings) -> dict[st
 
 
 def _at_once(settings: Settings, mode: str) -> list[dict[str, Any]]:
-    """One stage; where a domain has a rank or rate of its own, one stage for each domain."""
+    """One stage; where a domain has a rank or rate of its own, each has an adapter of its own in it."""
     mix = _mix(*_shares(settings, mode), settings)
+    stage = stage_of(settings, mode, mix)
     own = {name for name in DOMAINS if settings[f"lora_r_{name}"] or settings[f"lr_{name}"]}
     if not own:
-        return [stage_of(settings, mode, mix)]
+        return [stage]
     missing = sorted(own - mix["shares"].keys())
     if missing:
         raise InputError(f"--lora_r_{missing[0]} or --lr_{missing[0]}: there are no {missing[0]} pairs in this mix")
-    stages = []
-    for name in sorted(mix["shares"], key=["general", "mt_bench", "finance", "reddit"].index):
-        rank = settings.get(f"lora_r_{name}") or settings["lora_r"]
-        changed = {
-            "lora_r": rank,
-            "lora_alpha": settings["lora_alpha"] * rank / settings["lora_r"],
-            "learning_rate": settings.get(f"lr_{name}") or settings["learning_rate"],
-        }
-        count = round(mix["pairs"] * mix["shares"][name])
-        stages.append(stage_of({**settings, **changed}, name, {name: max(1, count), "when_short": "shrink"}))
-    return stages
+    return [{**stage, "lora": {name: _adapter(settings, name, stage["lora"]) for name in sorted(mix["shares"])}}]
+
+
+def _adapter(settings: Settings, domain: str, lora: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter of a domain: `lora` with its own rank, at the same alpha / rank, and its own learning rate."""
+    rank, rate = settings.get(f"lora_r_{domain}") or lora["rank"], settings.get(f"lr_{domain}")
+    own = {**lora, "rank": rank, "alpha": lora["alpha"] * rank / lora["rank"]}
+    return {**own, "learning_rate": rate} if rate else own
 
 
 def _progressive(settings: Settings) -> list[dict[str, Any]]:

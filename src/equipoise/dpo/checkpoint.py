@@ -71,7 +71,7 @@ def save(
         for key, value in _leaves(optimizer.state.get(parameter, {})):
             if isinstance(value, Tensor):
                 kind = "optimizer" if value.device == parameter.device else "host"
-                tensors[f"{kind}/{name}/{key}"] = whole(value)
+                tensors[f"{kind}/{name}/{key}"] = whole(value).clone()  # safetensors refuses what parameters share
             elif isinstance(value, int | float):
                 exact = torch.float64 if isinstance(value, float) else torch.int64
                 tensors[f"number/{name}/{key}"] = torch.tensor(value, dtype=exact)

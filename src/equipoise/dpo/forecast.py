@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from equipoise.dpo.learners import by_learner
 from equipoise.dpo.packing import micro_batches, padded_length, stream_length, token_budget
 from equipoise.dpo.tracer import StepBytes, Tracer
 from equipoise.dpo.train import batches
 from equipoise.model.chat import EncodedPair
 from equipoise.model.memory import (
+    FP32,
     Choice,
     MemoryParts,
     Shape,
@@ -25,6 +27,7 @@ from equipoise.model.memory import (
     weight_bytes,
 )
 from equipoise.recipe import ModelSpec, Stage
+from equipoise.recipe_lora import adapters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,10 @@ class StageForecast:
         if quantized:  # a layer's weights are unpacked for its product
             self._weights += max(inputs * outputs for _, inputs, outputs in shape.linears) * dtype.itemsize
         self._copies = sum(earlier) * dtype.itemsize  # of frozen adapters, in the precision of the base
-        self._adapters = adapter_bytes([*earlier, lora_parameters(shape, stage.lora)], stage.optim.optimizer)
+        trained = lora_parameters(shape, stage.lora)
+        self._adapters = adapter_bytes([*earlier, trained], stage.optim.optimizer)
+        if len(adapters_of(stage.lora)) > 1:  # gradients that are set aside while others of them are made
+            self._adapters += trained * FP32
         self._tracer = Tracer(config, stage.lora, dtype, quantized=quantized, trust_remote_code=model.trust_remote_code)
         self.longest = max(map(padded_length, pairs))
         self.traced = True
@@ -119,7 +125,8 @@ class StageForecast:
 
     def _groups(self, tokens: int) -> list[list[EncodedPair]]:
         shared = self.refused is None
-        return [group for batch in self._batches for group in micro_batches(batch, tokens, shared=shared)]
+        turns = (own for batch in self._batches for own in by_learner(batch, self._stage.lora))
+        return [group for own in turns for group in micro_batches(own, tokens, shared=shared)]
 
     def _length(self, group: Sequence[EncodedPair]) -> int:
         """Tokens of a micro-batch's forward pass."""

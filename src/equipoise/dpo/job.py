@@ -109,6 +109,7 @@ def train_adapter(job: Job, policy: Loaded, team: Team, store: Store, watch: Wat
             reference.logps,
             dpo=job.stage.dpo,
             optim=job.stage.optim.model_copy(update={"micro_batch_tokens": choice.tokens}),
+            lora=job.stage.lora,
             bands=bands_of_job(job, reference),
             seed=job.seed,
             folder=job.folder,
@@ -191,7 +192,7 @@ def _fit(job: Job, policy: Loaded, team: Team, watch: Watch) -> Choice:
     if team.sharded:
         asked = token_budget(job.stage.optim.micro_batch_tokens, policy.device.type)
         return Choice(asked, checkpointing=False, fits=True)
-    earlier = [(folder / "adapter_model.safetensors").stat().st_size // FP32 for folder in job.stack]
+    earlier = [(folder / adapters.WEIGHTS).stat().st_size // FP32 for folder in adapters.each(job.stack)]
     return fit(policy, job.model, job.stage, job.all_pairs, earlier=earlier, seed=job.seed, say=watch.display.say)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,15 +21,19 @@ EIGHT_BIT_FROM = 4096
 """Elements from which bitsandbytes keeps a tensor's moments in 8 bits; smaller tensors keep 32."""
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], optim: Optim) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]], optim: Optim
+) -> torch.optim.Optimizer:
     """The optimiser that the recipe names, at its highest learning rate; betas 0.9 and 0.999, epsilon 1e-8.
 
+    `parameters` are parameters, or groups of them (`params`) with a learning rate each (`lr`), as torch takes them.
     Fused where the device has it: one kernel in place of a dozen, faster on a CPU as well. Its state lives where the
     parameter lives, the step counter included. Raises InputError where bitsandbytes is missing.
     """
-    trained = list(parameters)
+    trained: list[Any] = list(parameters)
     if optim.optimizer == "adamw":
-        fused = all(parameter.device.type in FUSED_ON for parameter in trained)
+        every = chain.from_iterable(one["params"] if isinstance(one, dict) else [one] for one in trained)
+        fused = all(parameter.device.type in FUSED_ON for parameter in every)
         return torch.optim.AdamW(
             trained, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True if fused else None
         )

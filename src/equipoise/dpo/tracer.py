@@ -7,7 +7,7 @@ three layers are traced, and the rest follows: every further layer of the same s
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from equipoise.model import adapters
 from equipoise.model.chat import EncodedPair
 from equipoise.model.live import STAND_IN, LiveBytes
 from equipoise.recipe import Lora
+from equipoise.recipe_lora import DomainLora
 
 FEW = 2
 """Layers of the smaller trace."""
@@ -43,13 +44,19 @@ class StepBytes:
 
 
 class Tracer:
-    """A model that exists in shapes alone, with the adapter that a stage trains.
+    """A model that exists in shapes alone, with the adapters that a stage trains.
 
     Tracing raises RuntimeError (NotImplementedError is one) where the model's own code asks for values.
     """
 
     def __init__(
-        self, config: Any, lora: Lora, dtype: torch.dtype, *, quantized: bool = False, trust_remote_code: bool = False
+        self,
+        config: Any,
+        lora: Lora | Mapping[str, DomainLora],
+        dtype: torch.dtype,
+        *,
+        quantized: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             # A copy: a model built from the same configuration must never meet the attention that stands in.

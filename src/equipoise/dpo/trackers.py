@@ -87,10 +87,10 @@ def _make(name: str, folder: Path, project: str, run_name: str) -> GeneralTracke
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record by name, those of a source as `source/figure`; the step itself is left out."""
+    """The numbers of a record by name, those of a source or of a domain's adapter as `name/figure`; no step."""
     numbers = {key: float(value) for key, value in record.items() if _is_number(value) and key != "step"}
-    for source, figures in record.get("sources", {}).items():
-        numbers |= {f"{source}/{key}": float(value) for key, value in figures.items() if _is_number(value)}
+    for name, figures in (*record.get("sources", {}).items(), *record.get("adapters", {}).items()):
+        numbers |= {f"{name}/{key}": float(value) for key, value in figures.items() if _is_number(value)}
     return numbers
 
 

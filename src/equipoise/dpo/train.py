@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ from torch import Tensor
 from equipoise.data.order import epoch_order
 from equipoise.dpo import checkpoint, schedule
 from equipoise.dpo.beta import Betas
-from equipoise.dpo.distributed import ALONE, Team, full
+from equipoise.dpo.distributed import ALONE, Team
 from equipoise.dpo.engine import PairScorer
 from equipoise.dpo.guards import difference, reference_of, require_finite, stop_together
+from equipoise.dpo.learners import clip, figures, groups, in_turn, learners_of, learning, set_rates, whole_norm
 from equipoise.dpo.logprobs import PairLogps
 from equipoise.dpo.look import look, mean_log_ratio, plateau
 from equipoise.dpo.loss import REFERENCE_FREE, pair_losses
@@ -34,8 +35,12 @@ from equipoise.dpo.packing import token_budget
 from equipoise.dpo.room import Room
 from equipoise.model.adapters import trainable
 from equipoise.model.chat import EncodedPair
-from equipoise.recipe import Dpo, Optim
+from equipoise.recipe import Dpo, Lora, Optim
+from equipoise.recipe_lora import DomainLora
 from equipoise.run_folder import read_lines, write_lines
+
+ONE = Lora()
+"""One adapter for all pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def train_stage(
     *,
     dpo: Dpo,
     optim: Optim,
+    lora: Lora | Mapping[str, DomainLora] = ONE,
     bands: Sequence[int] | None = None,
     seed: int,
     folder: Path,
@@ -80,16 +86,17 @@ def train_stage(
 ) -> StageEnd:
     """Train the policy behind `scorer` on `pairs`; return what was seen, and why it ended.
 
-    `reference` maps a pair's id to its chosen and rejected log-probabilities; `bands` puts pairs into the order of a
-    curriculum (see `data.order`); `dev` are pairs that `optim.stop` looks at. `folder` receives
-    `train.jsonl` (one line per optimiser step) and `checkpoints/`; a stage that was killed continues from
-    the last checkpoint to the same bits. All processes of `team` call this together; the main one writes and
-    reports. Raises TrainingStopped on a loss that is not finite, when the policy does not equal the reference
-    although it starts there, or when memory does not suffice for a single pair.
+    `reference` maps a pair's id to its chosen and rejected log-probabilities; `lora` is what the trained adapters were
+    made of (several: see `learners`); `bands` puts pairs into the order of a curriculum (see `data.order`); `dev` are
+    pairs that `optim.stop` looks at. `folder` receives `train.jsonl` (one line per optimiser step) and `checkpoints/`;
+    a stage that was killed continues from the last checkpoint to the same bits. All processes of `team` call this
+    together; the main one writes and reports. Raises TrainingStopped on a loss that is not finite, when the policy does
+    not equal the reference although it starts there, or when memory does not suffice for a single pair.
     """
     accelerator = _accelerator(scorer)
     parameters = trainable(scorer.model)
-    optimizer = make_optimizer(parameters.values(), optim)
+    learners = learners_of(scorer.model, lora, optim, pairs)
+    optimizer = make_optimizer(groups(learners), optim)
     plan = batches(
         [pair.source for pair in pairs], epochs=optim.epochs, batch_size=optim.batch_size, seed=seed, bands=bands
     )
@@ -106,23 +113,21 @@ def train_stage(
     with (folder / "train.jsonl" if team.main else Path(os.devnull)).open("a", encoding="utf-8") as log:
         for step in range(begun.step, len(plan)):
             batch = [pairs[i] for i in plan[step]]
-            rate = _set_rate(optimizer, optim, step, len(plan))
+            rates = set_rates(optimizer, learners, optim, step, len(plan))
             for attempt in room.attempts(batch, f"step {step + 1}", partial(keep, step, margin=betas.running)):
                 optimizer.zero_grad()
                 metrics = StepMetrics(sources, accelerator.device)
                 with attempt:
                     beta, running = betas.of(step, partial(mean_log_ratio, scorer, batch, reference, team, room.tokens))
                     now = dpo.model_copy(update={"beta": beta})
-                    portions = team.portions(scorer, batch, room.tokens)
-                    at_start = step == unmoved
-                    wrong = _backward(accelerator, scorer, portions, reference, now, metrics, len(batch), at_start)
+                    turns = partial(team.portions, scorer, tokens=room.tokens), in_turn(learners, batch)
+                    wrong = _backward(accelerator, scorer, *turns, reference, now, metrics, step == unmoved)
             if step == unmoved:
                 stop_together(team, wrong)
-            team.sum_gradients(parameters.values())
+            norms = clip(accelerator, learning(learners, batch), team, optim.max_grad_norm)
             team.sum_(metrics.sums)
-            norm = full(accelerator.clip_grad_norm_(parameters.values(), optim.max_grad_norm))
-            record = {"step": step + 1, "learning_rate": rate, "beta": beta, "micro_batch_tokens": room.tokens}
-            record |= metrics.read(beta, grad_norm=norm)
+            record = {"step": step + 1, "learning_rate": rates[""], "beta": beta, "micro_batch_tokens": room.tokens}
+            record |= {**metrics.read(beta, grad_norm=whole_norm(norms)), **figures(norms, rates)}
             require_finite(record, batch, step)
             optimizer.step()
             betas.running, ended = running, step + 1
@@ -168,34 +173,26 @@ def _accelerator(scorer: PairScorer) -> Accelerator:
     )
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, optim: Optim, step: int, steps: int) -> float:
-    rate = schedule.learning_rate(
-        step, total=steps, peak=optim.learning_rate, warmup=optim.warmup, schedule=optim.schedule
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
 def _backward(
     accelerator: Accelerator,
     scorer: PairScorer,
-    portions: Sequence[tuple[list[EncodedPair], float]],
+    portions: Callable[[Sequence[EncodedPair]], Sequence[tuple[list[EncodedPair], float]]],
+    turns: Iterable[Sequence[EncodedPair]],
     reference: Mapping[str, tuple[float, float]],
     dpo: Dpo,
     metrics: StepMetrics,
-    batch: int,
     at_start: bool,
 ) -> str | None:
-    """Add the gradient of the mean loss of a batch, by micro-batches with their factors, and its figures to `metrics`.
+    """Add the gradient of the mean loss of the pairs of each turn, and their figures to `metrics`.
 
-    Returns, where it is asked for (`at_start`), how the policy differs from the reference that it should equal.
+    `portions` are the micro-batches of a turn with their factors. Returns, where it is asked for (`at_start`), how the
+    policy differs from the reference that it should equal.
     """
     wrong = None
     exact = scorer.model.dtype.itemsize > 2
-    for micro, factor in portions:
+    for micro, factor in ((micro, factor / len(own)) for own in turns for micro, factor in portions(own)):
         anchor = reference_of(micro, reference, accelerator.device)
-        losses, logps = _backward_micro(accelerator, scorer, micro, anchor, dpo, factor / batch)
+        losses, logps = _backward_micro(accelerator, scorer, micro, anchor, dpo, factor)
         if factor:
             metrics.add([pair.source for pair in micro], losses, logps, anchor)
         if at_start:

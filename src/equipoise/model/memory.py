@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from equipoise.recipe import Lora
+from equipoise.recipe_lora import DomainLora, adapters_of
 
 FP32 = 4
 MIB = 2**20
@@ -69,14 +70,14 @@ def shape_of(config: Any, *, trust_remote_code: bool = False) -> Shape:
     )
 
 
-def lora_parameters(shape: Shape, lora: Lora) -> int:
-    """Parameters of an adapter: rank * (inputs + outputs) of every adapted linear layer."""
-    chosen = [
-        (inputs, outputs)
+def lora_parameters(shape: Shape, lora: Lora | Mapping[str, DomainLora]) -> int:
+    """Parameters of a stage's adapters: of each rank * (inputs + outputs) of every adapted linear layer."""
+    return sum(
+        one.rank * (inputs + outputs)
+        for one in adapters_of(lora).values()
         for name, inputs, outputs in shape.linears
-        if lora.target_modules == "all-linear" or any(f".{name}".endswith(f".{t}") for t in lora.target_modules)
-    ]
-    return lora.rank * sum(inputs + outputs for inputs, outputs in chosen)
+        if one.target_modules == "all-linear" or any(f".{name}".endswith(f".{t}") for t in one.target_modules)
+    )
 
 
 def weight_bytes(shape: Shape, dtype_bytes: int, quantization: str | None) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from equipoise.model.adapters import stack_identity
+from equipoise.model.adapters import each, stack_identity
 from equipoise.model.chat import answer_text, prompt_ids
 from equipoise.model.combined import adapter_rank, combine
 from equipoise.model.generate import Answer, Progress, end_tokens, positions
@@ -124,11 +124,11 @@ class VllmEngine:
             return None
         identity = stack_identity(self.loaded, stack)
         if identity not in self._adapters:
-            rank = sum(adapter_rank(folder) for folder in stack)
+            rank = sum(adapter_rank(folder) for folder in each(stack))
             if rank > RANKS[-1]:
                 raise InputError(f"{WHERE}: a stack of rank {rank}; vLLM takes at most {RANKS[-1]}: use transformers")
             folder = Path(self._scratch.name) / identity
-            combine(stack, folder)  # of one adapter as well: its folder may change or go while the engine runs
+            combine(each(stack), folder)  # of one adapter as well: its folder may change or go while the engine runs
             self._adapters[identity] = Adapter(len(self._adapters) + 1, folder, rank)
         return self._adapters[identity]
 
@@ -187,7 +187,7 @@ class VllmGenerator:
     ) -> None:
         self.engine, self.stack, self.store, self.thinking = engine, list(stack), store, thinking
         self.identity = stack_identity(engine.loaded, self.stack)
-        for folder in self.stack:
+        for folder in each(self.stack):
             adapter_rank(folder)
 
     def generate(

@@ -55,7 +55,9 @@ def twin(recipe: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError where the embedded world has rows for none of the recipe's tasks.
     """
     factor = 1.0 if recipe["model"]["id"] == POCKET else RATE
-    stages = [_stage(stage, factor) for stage in recipe["stages"]]
+    sources = {name: _source(spec) for name, spec in recipe["sources"].items()}
+    domains = {spec["domain"]: sources[name]["domain"] for name, spec in recipe["sources"].items() if "domain" in spec}
+    stages = [_stage(stage, factor, domains) for stage in recipe["stages"]]
     tasks = _tasks(recipe["evaluation"]["tasks"])
     if not tasks:
         raise InputError(f"{recipe['name']}: the embedded world has no rows for its tasks; known: {', '.join(LIMITS)}")
@@ -66,7 +68,7 @@ def twin(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "seed": recipe.get("seed", 0),
         "model": {"id": POCKET},
         "reward": {"id": POCKET},
-        "sources": {name: _source(spec) for name, spec in recipe["sources"].items()},
+        "sources": sources,
         "stages": stages,
         "evaluation": {**evaluation, "tasks": tasks, "generation": _generation(recipe)},
     }
@@ -93,11 +95,11 @@ def _counts(mix: Mapping[str, Any]) -> dict[str, int]:
     return dict(mix["counts"]) if "counts" in mix else allocate(dict(mix["shares"]), mix["pairs"])
 
 
-def _stage(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
+def _stage(stage: Mapping[str, Any], factor: float, domains: Mapping[str, str]) -> dict[str, Any]:
     optim = stage.get("optim", {})
     counts = scaled(_counts(stage["mix"]), optim)
     amount = {"counts": counts} if "counts" in stage["mix"] else {"pairs": sum(counts.values())}
-    rate = float(f"{factor * optim.get('learning_rate', Optim().learning_rate):.3g}")
+    rate = _rate(optim.get("learning_rate", Optim().learning_rate), factor)
     kept = {key: value for key, value in optim.items() if key not in ("micro_batch_tokens", "optimizer")}
     changed = {
         "mix": {**stage["mix"], **amount},
@@ -105,8 +107,20 @@ def _stage(stage: Mapping[str, Any], factor: float) -> dict[str, Any]:
         "optim": {**kept, "learning_rate": rate, "batch_size": BATCH},
     }
     if "lora" in stage:
-        changed["lora"] = {key: value for key, value in stage["lora"].items() if key != "target_modules"}
+        changed["lora"] = _lora(stage["lora"], factor, domains)
     return {**stage, **changed}
+
+
+def _lora(lora: Mapping[str, Any], factor: float, domains: Mapping[str, str]) -> dict[str, Any]:
+    """The adapter, or the adapters of domains, on every linear layer, with the rates and domains of the twin."""
+    if any(isinstance(value, Mapping) for value in lora.values()):
+        return {domains.get(domain, domain): _lora(one, factor, domains) for domain, one in lora.items()}
+    kept = {key: value for key, value in lora.items() if key != "target_modules"}
+    return {**kept, "learning_rate": _rate(kept["learning_rate"], factor)} if kept.get("learning_rate") else kept
+
+
+def _rate(rate: float, factor: float) -> float:
+    return float(f"{factor * rate:.3g}")
 
 
 def _gate(stage: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:

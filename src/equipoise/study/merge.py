@@ -54,9 +54,13 @@ class Blend:
 
 
 def require_mergeable(folders: Sequence[Path], blend: Blend) -> str:
-    """Return the id of the base model; raises InputError where these adapters cannot be merged in this way."""
+    """Return the id of the base model; raises InputError where these adapters cannot be merged in this way.
+
+    `folders` are plain adapters; those of the domains of a stage are found by `adapters.each`.
+    """
     if len(blend.weights) != len(folders):
-        raise InputError(f"--weights: {len(blend.weights)} for {len(folders)} adapters; give one for each")
+        named = ", ".join(map(str, folders))
+        raise InputError(f"--weights: {len(blend.weights)} for {len(folders)} adapters; give one for each: {named}")
     if blend.method not in METHODS:
         raise InputError(f"--method {blend.method}: one of {', '.join(METHODS)}")
     configs = [_config(folder) for folder in folders]
@@ -123,11 +127,16 @@ def _config(folder: Path) -> Any:
     return read_json(folder / "adapter_config.json")
 
 
+def _place(folder: Path) -> str:
+    """Where an adapter lay in its run: `<stage>/adapter`, or `<stage>/adapter/<domain>`."""
+    return "/".join(folder.parts[-3 if folder.parent.name == "adapter" else -2 :])
+
+
 def _record(folders: Sequence[Path], blend: Blend) -> dict[str, Any]:
     """What the result is made of, without the places where that lay."""
     parts = [
         {
-            "name": f"{folder.resolve().parent.name}/{folder.name}",
+            "name": _place(folder.resolve()),
             "sha256": sha256(folder / "adapter_model.safetensors"),
             "weight": weight,
         }
