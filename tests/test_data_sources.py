@@ -204,6 +204,23 @@ def test_table_of_messages(tmp_path: Path, role: str, content: str) -> None:
     }  # fmt: skip
 
 
+def test_table_of_whole_conversations(tmp_path: Path) -> None:
+    def said(*turns: str) -> list[dict[str, str]]:
+        return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(turns)]
+
+    rows = [
+        {"good": said("a", "b", "c", "yes"), "bad": said("a", "b", "c", "no")},
+        {"good": said("a", "yes"), "bad": said("z", "no")},
+        {"good": said("a", "yes"), "bad": said("no")},
+        {"good": said("a", "yes", "b"), "bad": said("a", "no", "b")},
+    ]
+    built = _table(tmp_path, rows, prompt="good", chosen="good", rejected="bad")
+    (pair,) = built.pairs
+    assert pair.prompt == (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    assert (pair.chosen, pair.rejected) == ("yes", "no")
+    assert built.dropped == {"prompts differ": 2, "wrong type": 1}
+
+
 def test_table_names_the_nearest_column(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'answr'.*did you mean 'answer'"):
         _table(tmp_path, [{"q": "a", "answer": "b", "bad": "c"}], prompt="q", chosen="answr", rejected="bad")

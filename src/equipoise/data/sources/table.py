@@ -32,7 +32,8 @@ def convert(row: Row, name: str, spec: TableSource) -> Pair:
     """The pair of one row; raises Dropped where it has none."""
     columns = spec.columns
     better, worse = _sides(row, columns)
-    prompt = prompt_of(row, columns)
+    whole = columns.prompt in (columns.chosen, columns.first)
+    prompt = _shared_prompt(row, better, worse) if whole else prompt_of(row, columns)
     chosen, rejected = _answer(row, better), _answer(row, worse)
     group = None if columns.group is None else group_of(column(row, columns.group))
     return pair(prompt, chosen, rejected, spec=spec, name=name, group=group)
@@ -85,6 +86,19 @@ def prompt_of(row: Row, columns: Columns | PromptColumns) -> tuple[Message, ...]
     if system and said and said[0][0] == "system":
         raise Dropped("turns out of order", "a system column beside a system message")
     return turns([("system", system), *said] if system else said)
+
+
+def _shared_prompt(row: Row, better: str, worse: str) -> tuple[Message, ...]:
+    """What two whole conversations say before their answers; raises Dropped where that is not the same."""
+    found = []
+    for name in (better, worse):
+        value = column(row, name)
+        if not isinstance(value, list) or len(value) < 2:
+            raise Dropped("wrong type", f"{name}: no conversation of a prompt and an answer")
+        found.append(turns(_message(message, name) for message in value[:-1]))
+    if found[0] != found[1]:
+        raise Dropped("prompts differ", f"{better} and {worse} say different things before the answer")
+    return found[0]
 
 
 def _answer(row: Row, name: str) -> str:
