@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equipoise.api import compare, evaluate, open_run, plan, run
+    from equipoise.api import compare, evaluate, export, open_run, plan, run
     from equipoise.recipe_file import load_recipe
 
 __version__ = "0.1.0"
-__all__ = ["compare", "evaluate", "load_recipe", "open_run", "plan", "run"]
+__all__ = ["compare", "evaluate", "export", "load_recipe", "open_run", "plan", "run"]
 _HOMES = dict.fromkeys(__all__, "equipoise.api") | {"load_recipe": "equipoise.recipe_file"}
 
 

@@ -92,6 +92,32 @@ def evaluate_again(
     return measure_model(measurement, [Path(folder) for folder in adapters], repeats=evaluation.repeats)
 
 
+def export(
+    run: str | Path | Run,
+    to: str | Path,
+    merge: bool = False,
+    *,
+    separate: bool = False,
+    gguf: bool = False,
+    stage: str | None = None,
+    push: str | None = None,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Write what a finished run kept to the folder `to`: an adapter, or with `merge` (or `gguf`) the whole model.
+
+    Returns what `export.json` says, with the figures of the check. Raises InputError for what you can mend and
+    `equipoise.exporting.failure.ExportFailed` where the export is not the model that was evaluated.
+    """
+    from equipoise.exporting.export import Form, export_run
+
+    if separate and (merge or gguf):
+        raise InputError("separate: writes adapters, and merge and gguf one whole model; give one of them")
+    form: Form = "merged" if merge or gguf else "adapters" if separate else "adapter"
+    opened = run if isinstance(run, Run) else Run.open(run)
+    shown = display or Silent()
+    return export_run(opened, Path(to), shown, form=form, stage=stage, push=push, gguf=gguf).record
+
+
 def open_run(folder: str | Path) -> Run:
     """An existing run folder; raises InputError where there is none."""
     return Run.open(folder)
