@@ -125,12 +125,40 @@ def audit_table(
 
 @app.command()
 @guarded
-def report(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None:
-    """Write the run's report.html again, from its files."""
-    from equipoise.report.html import write_report
-    from equipoise.run_folder import Run
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="A run, or several: run folders, folders of runs.")],
+    out: Annotated[Path | None, typer.Option(help="Where the page of several runs is written.")] = None,
+) -> None:
+    """Write a run's report.html again from its files, or one page that compares many runs."""
+    from equipoise.commands_study import report_command
 
-    print(write_report(Run.open(run)))
+    print(report_command(runs, out))
+
+
+@app.command()
+@guarded
+def watch(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Print one plain snapshot and leave.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a run in the terminal; ends with the run, and with its outcome."""
+    from equipoise.commands_live import watch_command
+
+    raise typer.Exit(watch_command(run, once, as_json))
+
+
+@app.command()
+@guarded
+def ui(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run folders.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8321,
+    host: Annotated[str, typer.Option(help="This machine, and no other.")] = "127.0.0.1",
+) -> None:
+    """Look at runs in the browser, on this machine alone: list, live view, reports, comparisons, and a talk."""
+    from equipoise.commands_live import ui_command
+
+    raise typer.Exit(ui_command(folder, port, host))
 
 
 @app.command()
@@ -144,9 +172,57 @@ def verify(run: Annotated[Path, typer.Argument(help="The run folder.")], as_json
 
 @app.command()
 @guarded
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    to: Annotated[Path, typer.Option(help="Folder of the export; it must be new or empty.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Write the whole model instead of an adapter.")] = False,
+    separate: Annotated[bool, typer.Option("--separate", help="Write an adapter for each stage, not one.")] = False,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Write the whole model, and model.gguf beside it.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload to this repository of the hub (made private).")] = None,
+    stage: Annotated[str | None, typer.Option(help="What stood after this stage; default: what was kept.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a run kept as an adapter or a whole model, with a model card, and prove that it is the same model."""
+    from equipoise.commands_export import export_command
+
+    raise typer.Exit(export_command(run, to, merge, separate, gguf, push, stage, as_json))
+
+
+@app.command()
+@guarded
+def init(
+    file: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
+    model: Annotated[str | None, typer.Option(help="Hub id, local folder, or pocket (needs no data).")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Your pairs: file, folder or hub id; repeatable.")] = None,
+    general: Annotated[str | None, typer.Option(help="General pairs beside them, so that other domains hold.")] = None,
+    domain: Annotated[str | None, typer.Option(help="What your pairs teach, in one word.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of source; default: recognised by its columns.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Which column is what: prompt=a+b,chosen=c,rejected=d.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a folder or hub data set.")] = "train",
+    reward: Annotated[str | None, typer.Option(help="Reward model that scores answers.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Further tasks, with commas: tatqa,mt_bench,ifeval.")] = None,
+    eval_data: Annotated[list[str] | None, typer.Option(help="Items of a task: TASK=FILE; repeatable.")] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs to train on; default: by what there is.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="nf4: the frozen model in 4 bits.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; choose what no option says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+) -> None:
+    """Write a commented recipe for your model and data, and check it; in a terminal it asks what no option says."""
+    from equipoise.commands_init import InitOptions, init_command
+
+    said = (model, data or [], general, domain, kind, columns, split, reward, tasks, eval_data or [], pairs)
+    raise typer.Exit(init_command(file, InitOptions(*said, quantization), yes, force))
+
+
+@app.command()
+@guarded
 def recipes(
     action: Annotated[
-        str, typer.Argument(help="list, show NAME, pocket NAME (its twin on the embedded model), or control NAME.")
+        str,
+        typer.Argument(
+            help="list, show NAME, pocket NAME (its twin on the embedded model), control NAME; schema or reference "
+            "of all keys."
+        ),
     ] = "list",
     name: Annotated[str | None, typer.Argument(help="A built-in recipe or search space, or a file.")] = None,
     kind: Annotated[
@@ -156,6 +232,10 @@ def recipes(
     as_json: AsJson = False,
 ) -> None:
     """List the built-in recipes and the question that each one asks; show one, or make its twin or a control."""
+    if action in ("schema", "reference") and name is None and kind is None and not as_json:
+        from equipoise.commands_init import document_command
+
+        return document_command(action, out)
     from equipoise.commands import recipes_command
 
     recipes_command(action, name, kind, out, as_json)
