@@ -17,7 +17,7 @@ from equipoise import recipe as recipe_module
 SOURCE = Path(equipoise.__file__).parent
 FLOORS = [
     {"records", "recipe", "recipe_parts", "recipe_sources", "recipe_data", "recipe_evaluation", "recipe_file"}
-    | {"recipe_stage", "recipe_text", "yaml_text", "run_folder", "store", "progress"},
+    | {"recipe_lora", "recipe_stage", "recipe_text", "yaml_text", "run_folder", "holder", "store", "progress"},
     {"model"},
     {"data"},
     {"dpo"},
@@ -35,10 +35,23 @@ FLOORS = [
         "verify",
         "verify_stages",
     },
-    {"study", "compat"},
+    {"study", "compat", "init", "reference", "controls"},
     {"report"},
+    {"exporting"},
     {"api", "console", "console_pairs", "console_scores", "console_study"}
-    | {"commands", "commands_eval", "commands_study", "cli", "cli_base", "cli_study", "__main__", "__init__"},
+    | {"watch", "watch_read", "watch_show", "watch_time", "commands_live", "ui"}
+    | {
+        "commands",
+        "commands_eval",
+        "commands_export",
+        "commands_init",
+        "commands_study",
+        "cli",
+        "cli_base",
+        "cli_study",
+        "__main__",
+        "__init__",
+    },
 ]
 """From the ground up; a module imports its own floor and those below. `pocket` is reached by name only."""
 PROGRAMS = {"pocket"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import random
@@ -224,12 +226,21 @@ def test_page_is_whole_and_has_landmarks(whole: tuple[Run, str]) -> None:
 
 def test_nothing_is_fetched(whole: tuple[Run, str]) -> None:
     for tag, attributes in parse(whole[1]).seen:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "img"}
+        assert tag not in {"link", "iframe", "object", "embed", "img"}
         for name in ("src", "href", "xlink:href", "action", "srcset", "poster"):
             assert (attributes.get(name) or "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
     style = whole[1].partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style and "@import" not in style and "&" not in style
+
+
+def test_a_browser_runs_the_page_s_own_script_and_no_other(whole: tuple[Run, str]) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", whole[1], re.DOTALL)
+    assert len(scripts) == whole[1].count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert f'http-equiv="Content-Security-Policy" content="{policy}"' in whole[1].partition("<script>")[0]
+    assert not re.search(r"innerHTML|eval\(|fetch\(|XMLHttp|import\(|https?:", scripts[0])
 
 
 def test_verdict_and_warnings_are_said(whole: tuple[Run, str]) -> None:
@@ -241,7 +252,9 @@ def test_verdict_and_warnings_are_said(whole: tuple[Run, str]) -> None:
         ), domain
     assert verdict["mt_bench"]["verdict"] == "worse" and verdict["finance_instruct"]["verdict"] == "improved"
     assert "Better: finance_instruct. Worse: mt_bench. Answers degraded: finance_instruct.</h2>" in page
-    assert "Kept: stage 2-finance, trained on top of 1-general." in page
+    assert "Stage 2-finance on top of 1-general, only where the loss in mt_bench is acceptable; else the base" in page
+    assert "First read answers of finance_instruct (" in page
+    assert "Preference training of pocket in 2 stages: general (400 pairs of general and finance) and finance (" in page
     assert "the interval covers items, not training seeds" in page
     assert "Stage 2-finance was kept although a rule of its gate failed." in page
     assert re.search(r"finance_instruct: the score rose while .*repeated text rose from 0.0% to", page)
@@ -262,7 +275,7 @@ def test_hostile_text_is_shown_as_text(whole: tuple[Run, str]) -> None:
     copy.write_scores("2-finance", "reddit", shown)
     page = page_of(copy)
     parser = parse(page)
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script" not in page and "<img" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and page.count("<script") == 1 and "<img" not in page
     assert "<b>count" not in page and "&lt;b&gt;count&lt;/b&gt;" in page
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
     assert "⟨U+202E⟩gnp.exe" in page and "␛[31m" in page and "🦉" in page
@@ -301,8 +314,9 @@ def test_unfinished_and_damaged_runs_say_what_is_missing(tmp_path: Path) -> None
     write_json(run.folder / "verdict.json", {"gates": [], "kept_stage": "1-general", "point": "1-general"})
     page = page_of(run)
     parse(page)
-    for name in ("data/ledger.json", "gate.json", "scores/base/tatqa.jsonl"):
+    for name in ("data/ledger.json", "gate.json"):
         assert f"{name} cannot be read" in page
+    assert "scores/base/tatqa.jsonl: 1 line cannot be read and is left out (line 1: " in page
     assert str(tmp_path) not in page
 
 
@@ -496,7 +510,7 @@ def test_hostile_names_and_reasons_of_a_ledger_are_text(tmp_path: Path) -> None:
     stage[name] = {**stage.pop("finance"), "unusable": {HOSTILE: 2}}
     page = page_with(tmp_path / "hostile", record)
     tags = [tag for tag, _ in parse(page).seen]
-    assert tags.count("title") > 1 and not {"img", "script"} & set(tags)
+    assert tags.count("title") > 1 and "img" not in tags and tags.count("script") == 1
     assert "\u202e" not in page and "\x1b" not in page and "⟨U+202E⟩" in page
     assert "5 &lt;script&gt;alert(1)&lt;/script&gt;" in " ".join(re.sub("<bdi>", "", page).split())
     assert "<title>hostile: Another mix than asked for: Stage finance saw 45 pairs of x&#34;&gt;&lt;img" in page

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from study_runs import spread, write_run
 from typer.testing import CliRunner
 
 from equipoise.cli import app
@@ -14,6 +13,7 @@ from equipoise.records import InputError
 from equipoise.study.entrants import read_entrants
 from equipoise.study.leaderboard import make_board
 from equipoise.study.versus import versus
+from study_runs import spread, write_run
 
 
 def two(folder: Path) -> list[Path]:

@@ -80,6 +80,20 @@ def recommend_command(places: Sequence[Path], priority: str, confidence: float, 
     return 0 if found.row else 1
 
 
+def report_command(places: Sequence[Path], out: Path | None) -> Path:
+    """Write the page of one run, or of several runs together; returns where it is."""
+    from equipoise.report.html import write_report
+    from equipoise.report.study_html import write_study
+    from equipoise.report.study_read import is_run
+    from equipoise.run_folder import Run
+
+    if len(places) > 1 or not is_run(places[0]):
+        return write_study(places, out)
+    if out is not None:
+        raise InputError("--out: the report of one run lies in its folder; name several runs, or a folder of runs")
+    return write_report(Run.open(places[0]))
+
+
 def search_command(
     recipe: Path,
     space: Path,
@@ -144,12 +158,14 @@ def merge_command(
 ) -> int:
     """Merge adapters with the weights given, or with those that a search finds; returns 1 where it finds none."""
     quiet()
+    from equipoise.model.adapters import each
     from equipoise.model.load import load_policy
     from equipoise.study.merge import Blend, merge, require_mergeable
     from equipoise.study.merge_search import Coefficients
 
     if (weights is None) == (search is None):
         raise InputError("merge: give either --weights (one for each adapter, with commas) or --search RECIPE")
+    adapters = each(adapters)
     given = _weights(weights) if weights else (1.0,) * len(adapters)
     blend = Blend(given, method, density, scale, seed)
     base = require_mergeable(adapters, blend)

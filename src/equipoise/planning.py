@@ -137,7 +137,7 @@ def _tokenizer(recipe: Recipe, folder: Path) -> tuple[Any, bool]:
 class RoughTokenizer:
     """Stands in for the tokenizer of a folder that holds a configuration alone: four characters a token."""
 
-    eos_token, eos_token_id = "<end>", -1
+    eos_token, eos_token_id, chat_template = "<end>", -1, ""
     all_special_ids: Sequence[int] = ()
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:

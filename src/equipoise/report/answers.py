@@ -6,17 +6,21 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from equipoise.records import Score
+from equipoise.report.changed import Pieces, changed
 from equipoise.report.read import RunFiles
 from equipoise.report.text import short, shorten
 
-EACH = 3
+EACH = 4
 """So many answers of each kind and domain are shown."""
 _PER_TURN = 900
 _TURNS = 6
 _GOLD = 400
+_NAME = 120
+_GIST = 90
 
 Text = tuple[str, int]
 """The beginning of a text, and how many characters were left out."""
@@ -24,23 +28,24 @@ Text = tuple[str, int]
 
 @dataclass(frozen=True)
 class Side:
-    """The answers of one model to one question."""
+    """The answers of one model to one question, in pieces that the other one has or not, with what is left out."""
 
     score: str
     notes: str
-    turns: list[Text]
+    turns: list[tuple[Pieces, int]]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question with both answers."""
+    """One question with both answers; `gist` is what it asks, in a line."""
 
     kind: str
     id: str
+    gist: str
     category: str
     change: str
     question: list[tuple[str, Text]]
-    expected: str
+    expected: Text
     before: Side
     after: Side
 
@@ -77,9 +82,31 @@ def _example(kind: str, pair: tuple[Score, Score], questions: Mapping[tuple[str,
     one, other = pair
     change = _change(pair)
     item = questions.get((one.task, one.id), {})
-    gold = shorten(json.dumps(item["gold"], ensure_ascii=False), _GOLD)[0] if item.get("gold") else ""
+    gold = shorten(json.dumps(item["gold"], ensure_ascii=False) if item.get("gold") else "", _GOLD)
     said = "unscored" if change is None else f"{change:+.3g}" if change else "no change"
-    return Example(kind, one.id, one.category, said, _question(item), gold, _side(one), _side(other))
+    before, after = _turns(one.answers, other.answers)
+    name, category = shorten(one.id, _NAME)[0], shorten(one.category, _NAME)[0]
+    return Example(
+        kind, name, _gist(item), category, said, _question(item), gold, _side(one, before), _side(other, after)
+    )
+
+
+def _turns(before: Sequence[str], after: Sequence[str]) -> tuple[list[tuple[Pieces, int]], list[tuple[Pieces, int]]]:
+    """Both sides' answers turn by turn, compared in the part of them that is shown."""
+    sides: tuple[list[tuple[Pieces, int]], list[tuple[Pieces, int]]] = ([], [])
+    for one, other in list(zip_longest(before, after, fillvalue=""))[:_TURNS]:
+        (left, left_out), (right, right_out) = shorten(one), shorten(other)
+        for side, pieces, out in zip(sides, changed(left, right), (left_out, right_out), strict=True):
+            side.append((pieces, out))
+    return sides
+
+
+def _gist(item: Mapping[str, Any]) -> str:
+    """The last line of a question: what comes before it is often a table or a document."""
+    said = [message for message in item.get("prompt") or [] if isinstance(message, dict)]
+    lines = str(said[-1].get("content", "")).strip().splitlines() if said else []
+    gist, left = shorten(lines[-1].strip() if lines else "", _GIST)
+    return f"{gist} …" if left else gist
 
 
 def _question(item: Mapping[str, Any]) -> list[tuple[str, Text]]:
@@ -90,7 +117,7 @@ def _question(item: Mapping[str, Any]) -> list[tuple[str, Text]]:
     return [(role, shorten(text, _PER_TURN)) for role, text in turns[:_TURNS]]
 
 
-def _side(score: Score) -> Side:
+def _side(score: Score, turns: list[tuple[Pieces, int]]) -> Side:
     shown = "unscored: " + (score.unscored or "") if score.value is None else short(score.value)
     health = score.health
     notes = [f"{name} {short(value)}" for name, value in score.metrics.items()]
@@ -102,4 +129,4 @@ def _side(score: Score) -> Side:
     }
     notes += [name for name, on in marks.items() if on]
     notes.append(f"{health.words} words")
-    return Side(shown, ", ".join(notes), [shorten(answer) for answer in score.answers[:_TURNS]])
+    return Side(shown, ", ".join(notes), turns)

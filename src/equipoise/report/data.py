@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from equipoise.report import plots, words
+from equipoise.report import plots, plots_flow, words
 from equipoise.report.read import RunFiles
 from equipoise.report.shape import SPREAD
 
@@ -17,7 +17,7 @@ GAPS = {"score_gaps": "gap of the source's scores", "reward_gaps": "gap of rewar
 class FlowRow:
     """One source of one stage: asked, available, drawn, seen; None is what the ledger does not say.
 
-    `lengths` (characters) and `tokens` are those of the drawn pairs.
+    `lengths` (characters) and `tokens` are those of the drawn pairs; `colour` is that of the stage in every picture.
     """
 
     stage: str
@@ -35,18 +35,19 @@ class FlowRow:
     lengths: Mapping[str, float]
     one_sided: bool
     tokens: Mapping[str, float]
+    colour: int
 
 
 def flow(files: RunFiles) -> list[FlowRow]:
     """The way of the pairs of every stage."""
     return [
-        _flow_row(stage, source, line, entry.get("epochs", 1))
-        for stage, entry in files.ledger.get("stages", {}).items()
+        _flow_row(stage, source, line, entry.get("epochs", 1), place % 7)
+        for place, (stage, entry) in enumerate(files.ledger.get("stages", {}).items())
         for source, line in entry.get("sources", {}).items()
     ]
 
 
-def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float) -> FlowRow:
+def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float, colour: int) -> FlowRow:
     seen, asked, drawn = line.get("seen"), line["asked"], line["drawn"]
     lengths = line.get("lengths") or {}
     trained = asked - line.get("set_apart", 0)
@@ -66,6 +67,7 @@ def _flow_row(stage: str, source: str, line: Mapping[str, Any], epochs: float) -
         lengths,
         words.by_length(lengths),
         line.get("tokens") or {},
+        colour,
     )
 
 
@@ -133,6 +135,45 @@ def _source_row(name: str, line: Mapping[str, Any]) -> SourceRow:
         words.by_length(lengths),
         gaps,
         line.get("spread"),
+    )
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of one source through the whole run: what became of its rows, and of its pairs in each stage."""
+
+    name: str
+    rows: float
+    losses: list[Loss]
+    available: float
+    uses: list[FlowRow]
+    drawn: float
+    seen: float | None
+    plot: str
+
+
+def ways(files: RunFiles) -> list[Way]:
+    """Every source of the ledger, and what a stage used that is no source by itself (replayed pairs)."""
+    used = flow(files)
+    known = {row.name: row for row in sources(files)}
+    names = dict.fromkeys([*known, *(row.source for row in used)])
+    return [_way(name, known.get(name), [row for row in used if row.source == name]) for name in names]
+
+
+def _way(name: str, source: SourceRow | None, uses: list[FlowRow]) -> Way:
+    available = source.available if source else max(row.available for row in uses)
+    rows = source.rows if source else available
+    bands = [plots_flow.Use(row.stage, max(0, row.drawn), row.seen and max(0, row.seen), row.colour) for row in uses]
+    seen = [row.seen for row in uses if row.seen is not None]
+    return Way(
+        name,
+        rows,
+        source.losses if source else [],
+        available,
+        uses,
+        sum(row.drawn for row in uses),
+        sum(seen) if seen else None,
+        plots_flow.ribbon(name, max(0, rows), max(0, available), bands),
     )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from equipoise.records import Comparison
-from equipoise.report import plots, words
+from equipoise.evaluation import stats
+from equipoise.records import Comparison, Score
+from equipoise.report import plots, plots_change, verdict
 from equipoise.report.figures import Concern, Figure, concerns
 from equipoise.report.read import RunFiles
-from equipoise.report.text import places_for
+from equipoise.report.text import places_for, shorten, signed
+
+_NAME = 120
+"""A longer name of a category is cut."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,6 @@ def domains(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[Doma
     """The domains of the verdict."""
     views = []
     for name, row in files.compared.items():
-        mark = plots.Mark(name, row.difference, row.ci, row.verdict)
-        border = None if row.margin is None else -row.margin
         places = places_for(row.ci)
         views.append(
             DomainView(
@@ -38,8 +41,8 @@ def domains(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[Doma
                 row,
                 f"{row.before:.{places}f}",
                 f"{row.after:.{places}f}",
-                words.domain_sentence(row, files.confidence),
-                plots.interval(mark, border=border, border_name="hold margin"),
+                verdict.domain_sentence(row, files.confidence),
+                plots_change.before_after(row),
                 concerns(row, known.get(name, [])),
             )
         )
@@ -70,12 +73,13 @@ def _point_name(point: str, refused: bool) -> str:
 
 @dataclass(frozen=True)
 class Category:
-    """Mean scores of a category of questions."""
+    """Mean scores of a category of questions; `change` has an interval where there are enough of them."""
 
     name: str
     n: int
     before: str
     after: str
+    change: str
     plot: str
 
 
@@ -83,27 +87,41 @@ def categories(files: RunFiles) -> list[tuple[str, list[Category]]]:
     """For each domain whose questions have categories, the means before and after."""
     found = []
     for name in files.compared:
-        values: dict[str, list[tuple[float, float]]] = {}
+        by_name: dict[str, list[tuple[Score, Score]]] = {}
         for one, other in files.sides(name):
             if one.value is not None and other.value is not None:
                 for category in one.category.split(", "):
-                    values.setdefault(category, []).append((one.value, other.value))
-        if len(values) < 2:
-            continue
-        found.append((name, _rows(values, places_for(files.compared[name].ci))))
+                    by_name.setdefault(category, []).append((one, other))
+        if len(by_name) > 1:
+            found.append((name, _rows(files, by_name, places_for(files.compared[name].ci))))
     return found
 
 
-def _rows(values: Mapping[str, Sequence[tuple[float, float]]], places: int) -> list[Category]:
-    means = {key: tuple(sum(side) / len(both) for side in zip(*both, strict=True)) for key, both in values.items()}
+def _rows(files: RunFiles, by_name: Mapping[str, Sequence[tuple[Score, Score]]], places: int) -> list[Category]:
+    sides = {
+        key: ([one.value or 0.0 for one, _ in both], [other.value or 0.0 for _, other in both])
+        for key, both in sorted(by_name.items())
+    }
+    means = {key: (fmean(before), fmean(after)) for key, (before, after) in sides.items()}
     low, high = min(min(pair) for pair in means.values()), max(max(pair) for pair in means.values())
     return [
         Category(
-            key or "(none)",
-            len(values[key]),
-            f"{before:.{places}f}",
-            f"{after:.{places}f}",
-            plots.dumbbell(before, after, low, high),
+            shorten(key, _NAME)[0] or "(none)",
+            len(before),
+            f"{means[key][0]:.{places}f}",
+            f"{means[key][1]:.{places}f}",
+            _change(before, after, [one.group for one, _ in by_name[key]], files),
+            plots.dumbbell(*means[key], low, high),
         )
-        for key, (before, after) in sorted(means.items())
+        for key, (before, after) in sides.items()
     ]
+
+
+def _change(before: Sequence[float], after: Sequence[float], groups: Sequence[str], files: RunFiles) -> str:
+    try:
+        result = stats.paired(before, after, clusters=groups, seed=files.seed, confidence=files.confidence)
+    except ValueError:  # too few questions for an interval
+        return f"{fmean(after) - fmean(before):+.3g}"
+    places = places_for(result.ci)
+    low, high = (signed(end, places) for end in result.ci)
+    return f"{signed(result.difference, places)} ({low} to {high})"

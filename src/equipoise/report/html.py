@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from equipoise.report import answers, data, domains, stages, text, words
+from equipoise.report import answers, data, domains, stages, text, training, verdict, words
 from equipoise.report.figures import figures
 from equipoise.report.read import RunFiles, read_run
 from equipoise.run_folder import Run, write_text
@@ -33,20 +35,21 @@ def page(files: RunFiles) -> str:
     """The page as text."""
     known = figures(files)
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             files=files,
             question=_question(files.written),
-            headline=" ".join(filter(None, [words.mix_line(files), words.headline(files, known)])),
-            kept=words.kept(files),
-            trained=words.trained(files),
-            refusals=words.refusals(files),
-            how_sure=words.how_sure(files),
+            headline=" ".join(filter(None, [words.mix_line(files), verdict.headline(files, known)])),
+            described=verdict.described(files),
+            answered=verdict.first_screen(files, known),
+            refusals=verdict.refusals(files),
+            how_sure=verdict.how_sure(files),
             warnings=words.warnings(files, known),
             problems=words.ledger_problems(files),
             domains=domains.domains(files, known),
             paths=domains.paths(files),
+            ways=data.ways(files),
             sources=data.sources(files),
             flow=data.flow(files),
             mixes=data.mixes(files),
@@ -58,13 +61,27 @@ def page(files: RunFiles) -> str:
             written=text.private(files.written),
             facts=_facts(files),
             ended=any(stage.gate is not None and stage.gate.action == "stop" for stage in files.stages),
-            columns=stages.COLUMNS,
+            names=training.NAMES,
+            by_source=training.BY_SOURCE,
+            then=stages.THEN,
+            **inlined(),
         )
     )
 
 
 @cache
-def _environment() -> Environment:
+def inlined() -> dict[str, Markup]:
+    """The pages' one script, and the policy that lets a browser run nothing but it and ask nobody for anything."""
+    loader = environment().loader
+    assert loader is not None
+    script = loader.get_source(environment(), "report.js")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return {"script": Markup(script), "policy": Markup(policy)}
+
+
+@cache
+def environment() -> Environment:
     """Autoescape is on, and every text passes `visible`: no text of a file can become markup or hide itself."""
     environment = Environment(
         loader=PackageLoader("equipoise.report", "templates"),
@@ -82,7 +99,8 @@ def _environment() -> Environment:
 def _question(written: str) -> str:
     """The first comment line of a recipe is the question that it asks."""
     first = written.lstrip().partition("\n")[0]
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    asked, left = text.shorten(first.lstrip("# ").strip() if first.startswith("#") else "", 300)
+    return f"{asked} …" if left else asked
 
 
 def _facts(files: RunFiles) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from equipoise.report.plots_parts import label, nice, rule, svg
 from equipoise.report.text import places_for, short, signed, visible
 
 HOVERED = 80
@@ -35,20 +36,6 @@ class Mark:
     difference: float
     ci: tuple[float, float]
     verdict: str
-
-
-def _svg(width: int, height: int, title: str, body: Sequence[str], css: str) -> str:
-    name = escape(visible(title))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="{css}" viewBox="0 0 {width} {height}" role="img"'
-    return f'{head} aria-label="{name}"><title>{name}</title>{"".join(body)}</svg>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", css: str = "tick") -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(visible(text))}</text>'
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
-    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
 def symbol(x: float, y: float, verdict: str, size: float = 6.5) -> str:
@@ -84,22 +71,22 @@ def interval(mark: Mark, *, border: float | None = None, border_name: str = "", 
     if border is not None and border < 0 and shade:
         width = half * min(1.0, -border / reach)
         body.append(f'<rect class="allowed" x="{middle - width:.1f}" y="4" width="{width:.1f}" height="32"/>')
-    body.append(_rule(middle, 2, middle, 38, "zero"))
-    step = _nice(reach * 0.55)
-    body += [_text(at(value), 52, f"{value:+g}" if value else "0") for value in (-step, 0.0, step)]
-    body += [_rule(at(value), 36, at(value), 40, "axis") for value in (-step, step)]
+    body.append(rule(middle, 2, middle, 38, "zero"))
+    step = nice(reach * 0.55)
+    body += [label(at(value), 52, f"{value:+g}" if value else "0") for value in (-step, 0.0, step)]
+    body += [rule(at(value), 36, at(value), 40, "axis") for value in (-step, step)]
     if border and inside:
-        body.append(_rule(at(border), 2, at(border), 38, "border"))
+        body.append(rule(at(border), 2, at(border), 38, "border"))
     places = places_for(mark.ci)
     said = f"{mark.name}: {signed(mark.difference, places)}, interval {signed(low, places)} to {signed(high, places)}"
     said += f": {mark.verdict}" + (f"; {border_name} {border:g}" if border is not None and border_name else "")
     body.append(f'<g class="v-{escape(mark.verdict)}"><title>{escape(visible(said))}</title>')
     body += [
-        _rule(at(low), y, at(high), y, "span"),
-        *(_rule(at(end), y - 5, at(end), y + 5, "span") for end in (low, high)),
+        rule(at(low), y, at(high), y, "span"),
+        *(rule(at(end), y - 5, at(end), y + 5, "span") for end in (low, high)),
     ]
     body += [symbol(at(mark.difference), y, mark.verdict), "</g>"]
-    return _svg(_WIDTH, 56, said, body, "interval")
+    return svg(_WIDTH, 56, said, body, "interval")
 
 
 def path(marks: Sequence[Mark], *, margin: float | None, title: str) -> str:
@@ -114,15 +101,15 @@ def path(marks: Sequence[Mark], *, margin: float | None, title: str) -> str:
         body.append(
             f'<rect class="allowed" x="{_LEFT}" y="{top:.1f}" width="{scale.width}" height="{foot - top:.1f}"/>'
         )
-    body.append(_rule(_LEFT, scale.y(0.0), _LEFT + scale.width, scale.y(0.0), "zero"))
+    body.append(rule(_LEFT, scale.y(0.0), _LEFT + scale.width, scale.y(0.0), "zero"))
     for place, mark in enumerate(marks):
         x, places = scale.x(place + 1.0), places_for(mark.ci)
         low, high = (signed(end, places) for end in mark.ci)
         said = f"{mark.name}: {signed(mark.difference, places)} ({low} to {high}), {mark.verdict}"
         body.append(f'<g class="v-{escape(mark.verdict)}"><title>{escape(visible(said))}</title>')
-        body.append(_rule(x, scale.y(mark.ci[0]), x, scale.y(mark.ci[1]), "span"))
+        body.append(rule(x, scale.y(mark.ci[0]), x, scale.y(mark.ci[1]), "span"))
         body += [symbol(x, scale.y(mark.difference), mark.verdict), "</g>"]
-    return _svg(_WIDTH, _HEIGHT, title, body, "chart")
+    return svg(_WIDTH, _HEIGHT, title, body, "chart")
 
 
 def lines(title: str, drawn: Sequence[Line], *, zero: bool = False) -> str:
@@ -135,14 +122,14 @@ def lines(title: str, drawn: Sequence[Line], *, zero: bool = False) -> str:
     scale = _Scale(min(xs), max(xs), min([*ys, 0.0] if zero else ys), max([*ys, 0.0] if zero else ys))
     body = scale.frame([(min(xs), f"step {min(xs):g}"), (max(xs), f"{max(xs):g}")], ends=True)
     if zero:
-        body.append(_rule(_LEFT, scale.y(0.0), _LEFT + scale.width, scale.y(0.0), "zero"))
+        body.append(rule(_LEFT, scale.y(0.0), _LEFT + scale.width, scale.y(0.0), "zero"))
     for place, line in reversed(list(enumerate(drawn))):
         dots = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in line.values)
         single = len(line.values) == 1
         x, y = (float(part) for part in dots.split(" ")[0].split(","))
         shape = f'<circle class="dot s{place % 7}" cx="{x}" cy="{y}" r="3"/>' if single else ""
         body.append(shape or f'<polyline class="series s{place % 7}" points="{dots}"/>')
-    return _svg(_WIDTH, _HEIGHT, title, [*body, *_hover(drawn, scale)], "chart")
+    return svg(_WIDTH, _HEIGHT, title, [*body, *_hover(drawn, scale)], "chart")
 
 
 def thin(values: Sequence[tuple[float, float]], most: int = HOVERED) -> list[tuple[float, float]]:
@@ -164,7 +151,7 @@ def bar(parts: Mapping[str, float], title: str) -> str:
         place_css = f'class="part p{place % 7}" x="{x:.2f}" width="{width:.2f}"'
         body.append(f'<rect {place_css} y="0" height="14"><title>{said}</title></rect>')
         x += width
-    return _svg(600, 14, title, body, "bar").replace(" role=", ' preserveAspectRatio="none" role=', 1)
+    return svg(600, 14, title, body, "bar").replace(" role=", ' preserveAspectRatio="none" role=', 1)
 
 
 def box(title: str, five: Sequence[float]) -> str:
@@ -173,21 +160,21 @@ def box(title: str, five: Sequence[float]) -> str:
     start, end = min(0.0, low), max(0.0, high)
     size = max(-start, end) or 1.0  # divided by it, even numbers near the largest there is have a finite distance
     reach = (end / size - start / size) or 1.0
-    step = _nice(size * (reach / 2.5))
+    step = nice(size * (reach / 2.5))
 
     def at(value: float) -> float:
         return 10 + (_WIDTH - 20) * (value / size - start / size) / reach
 
     ticks = [place * step for place in range(math.ceil(start / step), math.floor(end / step) + 1)]
-    body = [_rule(at(tick), 30, at(tick), 34, "axis") for tick in ticks]
-    body += [_text(at(tick), 48, short(tick)) for tick in ticks]
-    body += [_rule(at(0.0), 2, at(0.0), 30, "zero"), _rule(at(low), 16, at(high), 16, "whisker")]
-    body += [_rule(at(limit), 11, at(limit), 21, "whisker") for limit in (low, high)]
+    body = [rule(at(tick), 30, at(tick), 34, "axis") for tick in ticks]
+    body += [label(at(tick), 48, short(tick)) for tick in ticks]
+    body += [rule(at(0.0), 2, at(0.0), 30, "zero"), rule(at(low), 16, at(high), 16, "whisker")]
+    body += [rule(at(limit), 11, at(limit), 21, "whisker") for limit in (low, high)]
     width = at(upper) - at(lower)
     body.append(f'<rect class="middle" x="{at(lower):.1f}" y="6" width="{width:.1f}" height="20"/>')
-    body.append(_rule(at(median), 6, at(median), 26, "median"))
+    body.append(rule(at(median), 6, at(median), 26, "median"))
     said = f"from {short(low)} to {short(high)}, half of them between {short(lower)} and {short(upper)}"
-    return _svg(_WIDTH, 54, f"{title}: {said}, median {short(median)}", body, "box")
+    return svg(_WIDTH, 54, f"{title}: {said}, median {short(median)}", body, "box")
 
 
 def dumbbell(before: float, after: float, low: float, high: float) -> str:
@@ -195,11 +182,11 @@ def dumbbell(before: float, after: float, low: float, high: float) -> str:
     spread = (high - low) or 1.0
     x1, x2 = (8 + 144 * (value - low) / spread for value in (before, after))
     css = "up" if after > before else "down" if after < before else "same"
-    body = [_rule(8, 10, 152, 10, "axis"), _rule(x1, 10, x2, 10, f"move {css}")]
+    body = [rule(8, 10, 152, 10, "axis"), rule(x1, 10, x2, 10, f"move {css}")]
     body.append(
         f'<circle class="was" cx="{x1:.1f}" cy="10" r="4"/><circle class="is {css}" cx="{x2:.1f}" cy="10" r="4"/>'
     )
-    return _svg(160, 20, f"before {short(before)}, after {short(after)}", body, "dumbbell")
+    return svg(160, 20, f"before {short(before)}, after {short(after)}", body, "dumbbell")
 
 
 def _hover(drawn: Sequence[Line], scale: _Scale) -> list[str]:
@@ -235,22 +222,14 @@ class _Scale:
     def frame(self, marks: Sequence[tuple[float, str]], *, ends: bool = False) -> list[str]:
         """Ticks and their names; with `ends` the outer names are turned inwards."""
         body = []
-        step = _nice((self.high - self.low) / 3)
+        step = nice((self.high - self.low) / 3)
         tick = math.ceil(self.low / step) * step
         while tick <= self.high:
-            body.append(_rule(_LEFT, self.y(tick), _LEFT + self.width, self.y(tick), "grid"))
-            body.append(_text(_LEFT - 6, self.y(tick) + 4, short(round(tick / step) * step), "end"))
+            body.append(rule(_LEFT, self.y(tick), _LEFT + self.width, self.y(tick), "grid"))
+            body.append(label(_LEFT - 6, self.y(tick) + 4, short(round(tick / step) * step), "end"))
             tick += step
         for place, (value, name) in enumerate(marks):
             anchor = ("start", "end")[place] if ends and len(marks) == 2 and marks[0][0] != marks[1][0] else "middle"
             if not (ends and place and marks[0][0] == value):
-                body.append(_text(self.x(value), _HEIGHT - 6, name, anchor))
+                body.append(label(self.x(value), _HEIGHT - 6, name, anchor))
         return body
-
-
-def _nice(value: float) -> float:
-    """The largest of 1, 2, 2.5, 5 x 10^k that is not above `value`."""
-    if not value > 0 or not math.isfinite(value):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return max(unit * power for unit in (1.0, 2.0, 2.5, 5.0) if unit * power <= value * (1 + 1e-9))

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from equipoise.evaluation.gate import GateResult
 from equipoise.records import Comparison, InputError, Score
 from equipoise.report import shape
-from equipoise.run_folder import Run, read_json, read_lines
+from equipoise.report.reader import Reader
+from equipoise.report.shape_gate import Decision, decision
+from equipoise.run_folder import Run, read_json
 
-T = TypeVar("T")
 Scores = Mapping[str, list[Score]]
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """An earlier attempt at a stage: its training log, and what its gate said."""
+
+    steps: list[dict[str, Any]]
+    decision: Decision | None
+
+
+@dataclass(frozen=True)
 class StageFiles:
-    """A stage of the recipe and what the run has of it."""
+    """A stage of the recipe and what the run has of it.
+
+    `adapters` names the folders of its adapters where each domain has one of its own; `earlier` are the attempts
+    before the last one.
+    """
 
     number: int
     settings: Mapping[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
-    gate: GateResult | None = None
+    decision: Decision | None = None
+    start: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Sequence[str] = ()
+    earlier: Sequence[Attempt] = ()
+
+    @property
+    def gate(self) -> GateResult | None:
+        """The decision on the last attempt; a stage that is being trained again has none."""
+        return None if self.decision is None or self.decision.result.action == "retry" else self.decision.result
 
     @property
     def name(self) -> str:
@@ -51,6 +72,7 @@ class RunFiles:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stages: list[StageFiles] = field(default_factory=list)
     points: dict[str, Scores] = field(default_factory=dict)
     comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
@@ -117,18 +139,20 @@ def read_run(run: Run) -> RunFiles:
     except InputError as error:
         raise InputError(f"{path}: not the recipe of a run: {error}") from None
     files = RunFiles(name=run.name, recipe=recipe)
-    reader = _Reader(run, files.missing)
+    reader = Reader(run, files.missing)
     files.written = reader.text("recipe.yaml", "the recipe as it was written is not shown")
     if (run.folder / "calibration.json").is_file():
         files.calibration = reader.json("calibration.json", shape.mapping, "the map to 0-10 is not known")
+    if (run.folder / "noise.json").is_file():
+        files.noise = reader.json("noise.json", shape.noise, "the noise of the instrument is not known")
     files.provenance = reader.json("provenance.json", shape.mapping, "where and how this ran is not known")
     files.ledger = reader.json("data/ledger.json", shape.ledger, "the way of the data is not known")
     files.verdict = reader.json("verdict.json", shape.verdict, "there is no verdict yet; the run did not reach its end")
-    files.comparisons = reader.comparisons(expected=bool(files.verdict))
+    files.comparisons = _comparisons(reader, expected=bool(files.verdict))
     files.events = reader.lines(run.folder / "events.jsonl", shape.mapping)
-    files.stages = [reader.stage(number, settings) for number, settings in enumerate(recipe.get("stages", []), 1)]
-    files.points = reader.points()
-    files.questions = reader.questions()
+    files.stages = [_stage(reader, number, settings) for number, settings in enumerate(recipe.get("stages", []), 1)]
+    files.points = _points(reader)
+    files.questions = _questions(reader)
     _say_stages(files)
     return files
 
@@ -138,65 +162,62 @@ def _say_stages(files: RunFiles) -> None:
     for stage in files.stages:
         if stage.gate is None:
             state = f"{len(stage.steps)} training steps, no gate yet" if stage.steps else "not begun"
+            tried = len(stage.earlier) + (stage.decision is not None)
+            if tried:
+                state = f"attempt {tried} failed its gate, and attempt {tried + 1} is not finished"
             files.missing.append(f"stage {stage.point}: {state}")
         elif stage.gate.action == "stop":
             return
 
 
-@dataclass
-class _Reader:
-    """Reads single files; the fault of one never hides the others."""
+def _stage(reader: Reader, number: int, settings: Mapping[str, Any]) -> StageFiles:
+    folder = reader.run.stage(number, str(settings.get("name", "?")))
+    begun = folder / "start.json"
+    decided = _decision(reader, folder / "gate.json")
+    return StageFiles(
+        number,
+        settings,
+        reader.lines(folder / "train.jsonl", shape.step),
+        decided,
+        reader.tried(begun, lambda: shape.start(read_json(begun)), {}),
+        sorted(path.parent.name for path in (folder / "adapter").glob("*/adapter_config.json")),
+        _earlier(reader, folder, decided),
+    )
 
-    run: Run
-    missing: list[str]
 
-    def _try(self, path: Path, read: Callable[[], T], otherwise: T, without: str) -> T:
-        name = path.relative_to(self.run.folder)
-        if not path.exists():
-            if without:
-                self.missing.append(f"{name} is missing: {without}")
-            return otherwise
-        try:
-            return read()
-        except (InputError, UnicodeDecodeError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            said = str(error).replace(str(self.run.folder), self.run.name)
-            self.missing.append(f"{name} cannot be read and is left out ({said or type(error).__name__})")
-            return otherwise
+def _decision(reader: Reader, path: Path) -> Decision | None:
+    return reader.tried(path, lambda: decision(read_json(path)), None)
 
-    def text(self, name: str, without: str) -> str:
-        path = self.run.folder / name
-        return self._try(path, lambda: path.read_text(encoding="utf-8"), "", without)
 
-    def json(self, name: str, check: Callable[[Any], dict[str, Any]], without: str) -> dict[str, Any]:
-        path = self.run.folder / name
-        return self._try(path, lambda: check(read_json(path)), {}, without)
+def _earlier(reader: Reader, folder: Path, decided: Decision | None) -> list[Attempt]:
+    """The attempts that lie in `attempts/`; where that folder is gone, what the last gate says of them."""
+    found = [path for path in (folder / "attempts").glob("*") if path.name.isdigit()]
+    attempts = [
+        Attempt(reader.lines(path / "train.jsonl", shape.step), _decision(reader, path / "gate.json"))
+        for path in sorted(found, key=lambda path: int(path.name))
+    ]
+    return attempts or [Attempt([], one) for one in (decided.earlier if decided else ())]
 
-    def lines(self, path: Path, check: Callable[[Any], T]) -> list[T]:
-        return self._try(path, lambda: [check(line) for line in read_lines(path, partial=True)], [], "")
 
-    def stage(self, number: int, settings: Mapping[str, Any]) -> StageFiles:
-        folder = self.run.stage(number, str(settings.get("name", "?")))
-        gate = folder / "gate.json"
-        decided = self._try(gate, lambda: shape.gate(read_json(gate)), None, "")
-        return StageFiles(number, settings, self.lines(folder / "train.jsonl", shape.step), decided)
+def _comparisons(reader: Reader, *, expected: bool) -> dict[str, dict[str, Comparison]]:
+    path = reader.run.folder / "comparison.json"
+    without = "the figures behind the verdict are not shown" if expected else ""
+    return reader.tried(path, lambda: shape.comparisons(read_json(path)), {}, without)
 
-    def comparisons(self, *, expected: bool) -> dict[str, dict[str, Comparison]]:
-        path = self.run.folder / "comparison.json"
-        without = "the figures behind the verdict are not shown" if expected else ""
-        return self._try(path, lambda: shape.comparisons(read_json(path)), {}, without)
 
-    def points(self) -> dict[str, Scores]:
-        found: dict[str, Scores] = {}
-        folder = self.run.folder / "scores"
-        names: list[str] = self._try(folder, self.run.points, [], "no answers were scored yet")
-        for name in names:
-            paths = sorted((folder / name).glob("*.jsonl"))
-            found[name] = {path.stem: self.lines(path, shape.score) for path in paths}
-        return found
+def _points(reader: Reader) -> dict[str, Scores]:
+    found: dict[str, Scores] = {}
+    folder = reader.run.folder / "scores"
+    names: list[str] = reader.tried(folder, reader.run.points, [], "no answers were scored yet")
+    for name in names:
+        paths = sorted((folder / name).glob("*.jsonl"))
+        found[name] = {path.stem: reader.lines(path, shape.score) for path in paths}
+    return found
 
-    def questions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
-        """The questions by task and item id, where the run keeps them in `items/<task>.jsonl`."""
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for path in sorted((self.run.folder / "items").glob("*.jsonl")):
-            found |= {(path.stem, str(line.get("id"))): line for line in self.lines(path, shape.mapping)}
-        return found
+
+def _questions(reader: Reader) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The questions by task and item id, where the run keeps them in `items/<task>.jsonl`."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for path in sorted((reader.run.folder / "items").glob("*.jsonl")):
+        found |= {(path.stem, str(line.get("id"))): line for line in reader.lines(path, shape.mapping)}
+    return found

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from equipoise.evaluation.compare import Verdict
-from equipoise.evaluation.gate import Action, GateResult, Outcome, Row
 from equipoise.records import Comparison, InputError, Score
 
 SPREAD = ("smallest", "lower", "median", "upper", "largest")
@@ -66,7 +65,7 @@ def ledger(value: Any) -> dict[str, Any]:
             where = f"stages.{name}.{source}"
             required = ("asked", "available", "drawn", "repeated")
             _line(line, where, required, ("unusable", "too_long", "lengths", "tokens"))
-            _known_numbers(line, where, ("after_truncation", "prompts_cut", "seen"))
+            _known_numbers(line, where, ("after_truncation", "prompts_cut", "seen", "set_apart"))
     return found
 
 
@@ -92,40 +91,19 @@ def _spread(value: Any, where: str) -> None:
             raise InputError(f"{where} is not in order")
 
 
+PARTS = ("sources", "adapters")
+"""What a line of train.jsonl says of parts of a batch: by source, and by domain where each has its own adapter."""
+
+
 def step(value: Any) -> dict[str, Any]:
     """A line of train.jsonl: every figure is a number."""
     found = mapping(value)
     numbers(found, "step")
-    figures = [
-        *found.items(),
-        *(pair for row in mapping(found.get("sources", {})).values() for pair in mapping(row).items()),
-    ]
-    for key, figure in figures:
-        if key != "sources":
+    rows = [row for part in PARTS for row in mapping(found.get(part, {}), part).values()]
+    for key, figure in [*found.items(), *(pair for row in rows for pair in mapping(row).items())]:
+        if key not in PARTS:
             number(figure, key)
     return found
-
-
-def gate(value: Any) -> GateResult:
-    """The decision as it was written; the names of the stage and of what it was compared with are left out."""
-    record = mapping(value)
-    outcome: Outcome = one_of(record["outcome"], get_args(Outcome))
-    action: Action = one_of(record["action"], get_args(Action))
-    confidence = number(record["confidence"], "confidence")
-    reasons = tuple(str(reason) for reason in record["reasons"])
-    rows = tuple(_gate_row(mapping(row, "rows")) for row in record["rows"])
-    return GateResult(outcome, action, bool(record["flagged"]), confidence, reasons, rows)
-
-
-def _gate_row(row: dict[str, Any]) -> Row:
-    numbers(row, "threshold", "n")
-    for key in ("difference", "figure"):
-        if row.get(key) is not None:
-            number(row[key], key)
-    one_of(row.get("outcome"), get_args(Outcome))
-    one_of(row.get("kind"), ("improve", "hold", "health"))
-    said = {key: str(row.get(key, "")) for key in ("key", "reason")}
-    return Row(**{**row, **said, "ci": _interval(row["ci"]) if row.get("ci") else None})
 
 
 def one_of(value: Any, known: tuple[str, ...]) -> Any:
@@ -147,24 +125,41 @@ def _comparison(row: dict[str, Any]) -> Comparison:
     numbers(row, "before", "after", "difference", "p_value", "p_holm", "n", "unscored", "detectable")
     numbers(row, *(key for key in ("margin", "noise", "lost") if row.get(key) is not None))
     pairs = {
-        part: {key: _interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
+        part: {key: interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
     }
-    intervals = {key: _interval(row[key]) for key in ("ci", "bootstrap") if row.get(key) is not None}
+    intervals = {key: interval(row[key]) for key in ("ci", "bootstrap") if row.get(key) is not None}
     return Comparison(**{**row, **pairs, **intervals, "verdict": one_of(row["verdict"], get_args(Verdict))})
 
 
-def _interval(value: Any) -> tuple[float, float]:
+def interval(value: Any) -> tuple[float, float]:
+    """Two numbers."""
     low, high = value
     return number(low, "an interval's end"), number(high, "an interval's end")
 
 
+def noise(value: Any) -> dict[str, dict[str, float]]:
+    """noise.json of a run: what repeating the measurement of the base moves, by domain."""
+    found = mapping(value)
+    for domain, record in found.items():
+        numbers(mapping(record, domain), "repeats", "n", "spread", "limit", "moved")
+    return found
+
+
+def start(value: Any) -> dict[str, Any]:
+    """start.json of a stage: what it was trained on top of, and what DPO measured against."""
+    found = mapping(value)
+    if not isinstance(found.get("stack", []), list):
+        raise InputError("stack is not a list")
+    return found
+
+
 def score(record: Mapping[str, Any]) -> Score:
-    """A score whose figures are numbers and whose texts are texts."""
+    """A score whose figures are numbers and whose texts are texts; quick, since a run has tens of thousands."""
     found = Score.from_record(record)
-    for key, value in [("value", found.value or 0.0), ("words", found.health.words), *found.metrics.items()]:
-        number(value, key)
-    texts = (found.id, found.task, found.group, found.category, *found.answers)
-    if not all(isinstance(text, str) for text in texts):
+    figures = [found.value or 0.0, found.health.words, *found.metrics.values()]
+    if not (set(map(type, figures)) <= {int, float} and all(map(math.isfinite, figures))):
+        raise InputError(f"score {found.id}: a figure is not a number")
+    if set(map(type, (found.id, found.task, found.group, found.category, *found.answers))) != {str}:
         raise InputError(f"score {found.id}: a text is expected")
     return found
 

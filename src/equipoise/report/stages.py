@@ -1,4 +1,4 @@
-"""What the page shows of each stage: settings, training plots, the gate and its numbers."""
+"""What the page shows of each stage: settings, training plots, the gate and its numbers, and what was tried again."""
 
 from __future__ import annotations
 
@@ -8,122 +8,192 @@ from typing import Any
 
 from equipoise.evaluation.gate import Row
 from equipoise.evaluation.stats_words import with_interval
-from equipoise.report import plots
+from equipoise.report import plots, training
 from equipoise.report.read import RunFiles, StageFiles
-from equipoise.report.text import short
+from equipoise.report.shape_gate import Decision
+from equipoise.report.text import listed, short
 
-COLUMNS = ("loss", "margin", "accuracy", "chosen_drift", "rejected_drift", "learning_rate", "grad_norm")
-"""The figures of the table of steps."""
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a gate, the limit and what was seen in words, and its plot."""
+
+    row: Row
+    asked: str
+    seen: str
+    plot: str
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One attempt: its number, the values that it was trained with, how it ended, and the rules that decided."""
+
+    number: int
+    values: list[tuple[str, str]]
+    steps: int
+    outcome: str
+    then: str
+    stopped: str
+    rules: list[Rule]
+
+
+@dataclass(frozen=True)
+class ScaleView:
+    """One scale of the adapter that was tried, and the rules that decided."""
+
+    scale: str
+    outcome: str
+    rules: list[Rule]
 
 
 @dataclass(frozen=True)
 class StageView:
-    """A stage: its state, settings, training plots, table of steps, and gate."""
+    """A stage: its state, settings, training plots, table of steps, gate, and what was tried."""
 
     files: StageFiles
     state: str
     settings: list[tuple[str, str]]
-    sources: list[str]
-    plots: list[tuple[str, str]]
-    steps: list[dict[str, Any]]
-    rules: list[tuple[Row, str, str]]
+    began: str
+    training: training.TrainingView
+    rules: list[Rule]
+    judged: str
+    stopped: str
+    attempts: list[AttemptView]
+    scales: list[ScaleView]
 
 
 def stages(files: RunFiles) -> list[StageView]:
     """The stages of the recipe, begun or not."""
-    return [
-        StageView(
-            stage,
-            _state(stage),
-            _settings(stage.settings),
-            _step_sources(stage.steps),
-            _training_plots(stage),
-            _some(stage.steps),
-            [_rule(rule, stage.gate.confidence) for rule in stage.gate.rows] if stage.gate else [],
-        )
-        for stage in files.stages
-    ]
+    return [_view(stage) for stage in files.stages]
+
+
+def _view(stage: StageFiles) -> StageView:
+    decided = stage.decision if stage.gate else None
+    return StageView(
+        stage,
+        _state(stage),
+        _settings(stage),
+        _began(stage),
+        training.view(stage),
+        _rules(decided.result.rows, decided.result.confidence) if decided else [],
+        _judged(decided),
+        decided.stopped if decided else "",
+        _attempts(stage),
+        _scales(decided),
+    )
 
 
 def _state(stage: StageFiles) -> str:
     if stage.gate is None:
-        return "unfinished" if stage.steps else "not begun"
+        return "unfinished" if stage.steps or stage.earlier or stage.decision else "not begun"
     return "kept" if stage.kept else "refused"
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The settings that people ask about first; all others are in the recipe below."""
+def _settings(stage: StageFiles) -> list[tuple[str, str]]:
+    """The settings that people ask about first, with the values of the last attempt; all others are in the recipe."""
+    settings = stage.settings
     mix, dpo = settings.get("mix", {}), settings.get("dpo", {})
     optim, lora = settings.get("optim", {}), settings.get("lora", {})
+    values = stage.decision.values if stage.decision else {}
     shown = [
         ("Loss", dpo.get("loss")),
-        ("Beta", dpo.get("beta")),
-        ("Learning rate", optim.get("learning_rate")),
-        ("Epochs", optim.get("epochs")),
+        ("Beta", values.get("beta") or dpo.get("beta")),
+        ("Learning rate", values.get("learning_rate") or optim.get("learning_rate")),
+        ("Epochs", values.get("epochs") or optim.get("epochs")),
         ("Batch", optim.get("batch_size")),
-        ("LoRA rank", lora.get("rank")),
-        ("LoRA alpha", lora.get("alpha")),
+        ("Replay", values.get("replay") or settings.get("replay")),
+        *_adapters(lora),
         ("Reference", settings.get("reference")),
         ("When short", mix.get("when_short")),
     ]
+    return [(name, said(value)) for name, value in shown if value is not None]
+
+
+def _adapters(lora: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """One adapter, or one for each domain with its own rank, alpha and learning rate."""
+    own = {domain: spec for domain, spec in lora.items() if isinstance(spec, Mapping)}
+    if not own:
+        return [("LoRA rank", lora.get("rank")), ("LoRA alpha", lora.get("alpha"))]
+    keys = ("rank", "alpha", "learning_rate")
     return [
-        (name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in shown if value is not None
+        (f"LoRA of {domain}", {key: spec[key] for key in keys if spec.get(key) is not None})
+        for domain, spec in own.items()
     ]
 
 
-def _step_sources(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    return sorted({name for step in steps for name in step.get("sources", {})})
+def said(value: Any) -> str:
+    """A setting as a person writes it: what is not set is left out."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {said(part)}" for key, part in value.items() if part is not None)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _training_plots(stage: StageFiles) -> list[tuple[str, str]]:
-    """Title and plot of every figure that the training log holds."""
-    by_source = [("Loss", "loss", False), ("Margin (reward units)", "margin", True), ("Accuracy", "accuracy", False)]
-    found = []
-    for title, key, zero in by_source:
-        drawn = [_line("all", stage.steps, key)]
-        names = _step_sources(stage.steps)
-        if len(names) > 1:
-            drawn += [
-                _line(name, [{"step": s["step"], **s.get("sources", {}).get(name, {})} for s in stage.steps], key)
-                for name in names
-            ]
-        found.append((title, plots.lines(f"{title} over steps", drawn, zero=zero)))
-    drift = [_line("chosen", stage.steps, "chosen_drift"), _line("rejected", stage.steps, "rejected_drift")]
-    found.append(
-        (
-            "Log-probability against the reference, in nats (solid: chosen, dashed: rejected)",
-            plots.lines("Drift over steps", drift, zero=True),
-        )
-    )
-    found.append(
-        (
-            "Learning rate",
-            plots.lines("Learning rate over steps", [_line("rate", stage.steps, "learning_rate")], zero=True),
-        )
-    )
-    found.append(
-        ("Gradient norm", plots.lines("Gradient norm over steps", [_line("norm", stage.steps, "grad_norm")], zero=True))
-    )
-    return [(title, plot) for title, plot in found if plot]
+def _began(stage: StageFiles) -> str:
+    """What the stage was trained on top of."""
+    if not stage.start:
+        return ""
+    stack = [str(name) for name in stage.start.get("stack", [])]
+    own = f" Adapters of its own for {listed(stage.adapters)}." if stage.adapters else ""
+    return f"Trained on top of {listed(stack) if stack else 'the base model'}.{own}"
 
 
-def _line(name: str, steps: Sequence[Mapping[str, Any]], key: str) -> plots.Line:
-    values = [(float(step["step"]), float(step[key])) for step in steps if key in step and "step" in step]
-    return plots.Line(name, values)
+def _judged(decided: Decision | None) -> str:
+    """Which adapter the gate looked at, against what."""
+    if decided is None:
+        return ""
+    against = {"base": " against the base model", "previous": " against the last kept stage"}
+    scaled = f", with the adapter at {decided.scale:g} of its size" if decided.scale != 1.0 else ""
+    attempt = f", attempt {decided.attempt}" if decided.attempt > 1 else ""
+    return f"Decided on the dev questions{against.get(decided.compared_with, '')}{attempt}{scaled}."
 
 
-def _some(steps: Sequence[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
-    """A few steps from first to last, for the table beside the plots."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(place * (len(steps) - 1) / (most - 1))] for place in range(most)]
+def _attempts(stage: StageFiles) -> list[AttemptView]:
+    """Every attempt where there was more than one."""
+    earlier = [(number, one.steps, one.decision) for number, one in enumerate(stage.earlier, 1)]
+    if not earlier and stage.gate is None and stage.decision:
+        return [_attempt(1, stage.steps, stage.decision)]  # its folder was not put aside yet
+    last = [(len(earlier) + 1, stage.steps, stage.decision)] if stage.steps or stage.decision else []
+    return [_attempt(number, steps, decided) for number, steps, decided in [*earlier, *last]] if earlier else []
 
 
-def _rule(rule: Row, confidence: float) -> tuple[Row, str, str]:
-    """A rule of a gate, what was seen in words, and its plot."""
+def _attempt(number: int, steps: Sequence[Mapping[str, Any]], decided: Decision | None) -> AttemptView:
+    if decided is None:
+        return AttemptView(number, [], len(steps), "", "not finished", "", [])
+    result = decided.result
+    values = [(key.replace("_", " "), said(value)) for key, value in decided.values.items() if value is not None]
+    rules = _rules(result.rows, result.confidence)
+    return AttemptView(number, values, len(steps), result.outcome, THEN[result.action], decided.stopped, rules)
+
+
+THEN = {
+    "keep": "the stage is kept",
+    "rollback": "back to the last kept stage",
+    "stop": "the run ends here",
+    "retry": "trained again",
+}
+"""What an action of a gate means."""
+
+
+def _scales(decided: Decision | None) -> list[ScaleView]:
+    if decided is None:
+        return []
+    confidence = decided.result.confidence
+    return [ScaleView(f"{one.scale:g}", one.outcome, _rules(one.rows, confidence)) for one in decided.tries]
+
+
+def _rules(rows: Sequence[Row], confidence: float) -> list[Rule]:
+    return [_rule(row, confidence) for row in rows]
+
+
+def _rule(rule: Row, confidence: float) -> Rule:
+    asked = {"improve": "gain above", "hold": "loss below", "health": "at most"}[
+        rule.kind
+    ] + f" {short(rule.threshold)}"
+    if rule.percent is not None and rule.base is not None:
+        asked += f" ({rule.percent:g}% of {short(rule.base)})"
     if rule.ci is None or rule.difference is None:
-        return rule, "" if rule.figure is None else short(rule.figure), ""
+        return Rule(rule, asked, rule.reason if rule.figure is None else short(rule.figure), "")
     border = rule.threshold if rule.kind == "improve" else -rule.threshold
     mark = plots.Mark(rule.key, rule.difference, rule.ci, rule.outcome)
     plot = plots.interval(mark, border=border, border_name="limit", shade=rule.kind == "hold")
-    return rule, with_interval(rule.difference, rule.ci, confidence), plot
+    return Rule(rule, asked, with_interval(rule.difference, rule.ci, confidence), plot)

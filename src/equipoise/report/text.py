@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.evaluation.stats_words import decimals
@@ -63,7 +64,7 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else short(value)
 
 
-def listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 

@@ -1,4 +1,4 @@
-"""The verdict in words, how sure it is, and what a reader must not overlook."""
+"""What a reader must not overlook, and the words that other parts of the page and the terminal share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from equipoise.data.ledger import Ledger, differences, problems
 from equipoise.evaluation.gate import vacuous
-from equipoise.evaluation.stats_words import beside, needed, with_interval
-from equipoise.model.calibration import Calibration
 from equipoise.recipe import Gate
 from equipoise.recipe_parts import RewardSpec
 from equipoise.recipe_sources import Source, ranked
-from equipoise.records import Comparison
 from equipoise.report.figures import Figure, concerns
 from equipoise.report.read import RunFiles, StageFiles
 from equipoise.report.text import listed
@@ -25,106 +22,7 @@ ONE_SIDED = 0.7
 LOSSES = {"malformed": "by the reader", "cleaned": "in cleaning", "held_out": "held out", "unpaired": "while pairing"}
 """Where a source loses rows, in order: the field of its line, and how people call it."""
 
-TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "Undecided"}
 _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
-
-
-def headline(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
-    """The verdict in one line; answers that broke are part of it, whatever their score says."""
-    if not files.verdict:
-        return "No verdict yet"
-    if files.kept == "base":
-        return "No stage was kept: the base model stays."
-    rows = files.compared.items()
-    broken = [name for name, row in rows if any(concern.clear for concern in concerns(row, known.get(name, [])))]
-    but = f" Answers degraded: {listed(broken)}." if broken else ""
-    return (changes(files) or "Nothing was compared.") + but
-
-
-def changes(files: RunFiles) -> str:
-    """What got better and what got worse; where it is not both, what is open or that nothing was lost."""
-    compared = files.compared
-    of = {word: [name for name, row in compared.items() if row.verdict == word] for word in TITLES}
-    parts = [f"{TITLES[word]}: {listed(of[word])}." for word in ("improved", "worse") if of[word]]
-    if not compared or (of["improved"] and of["worse"]):
-        return " ".join(parts)
-    if not parts and of["undecided"]:
-        parts.append("No clear change.")
-    if of["undecided"]:
-        parts.append(f"Undecided: {listed(of['undecided'])}.")
-    elif not of["worse"] and not files.unmeasured:
-        parts.append("No score fell beyond its margin." if parts else "Every domain was held.")
-    return " ".join(parts)
-
-
-def kept(files: RunFiles) -> str:
-    """Which stage stays, and what the figures below describe."""
-    if not files.verdict:
-        return f"The figures below are those of {files.point}." if files.compared else ""
-    if files.kept == "base":
-        refused = files.point not in (None, "base")
-        return f"This is what the refused stage {files.point} did. {changes(files)}" if refused else ""
-    under = [stage.point for stage in files.stages if stage.kept and stage.point != files.kept]
-    on_top = f", trained on top of {listed(under)}" if under else ""
-    return f"Kept: stage {files.kept}{on_top}. The figures compare it with the base model."
-
-
-def refusals(files: RunFiles) -> list[str]:
-    """Why stages were refused, in the words of their gates."""
-    refused = [stage for stage in files.stages if stage.gate is not None and not stage.kept]
-    return [f"{stage.point}: {reason}" for stage in refused for reason in (stage.gate.reasons if stage.gate else ())]
-
-
-def trained(files: RunFiles) -> str:
-    """What was trained, in one sentence."""
-    model = files.recipe.get("model", {}).get("id", "?")
-    begun = [stage for stage in files.stages if stage.steps or stage.gate]
-    if not begun:
-        return f"Model {model}; nothing was trained yet."
-    said = [f"{stage.name} ({_pairs_seen(files, stage)})" for stage in begun]
-    stages = "one stage" if len(begun) == 1 else f"{len(begun)} stages"
-    return f"Preference training of {model} in {stages}: {listed(said)}."
-
-
-def _pairs_seen(files: RunFiles, stage: StageFiles) -> str:
-    seen = sum(float(step.get("pairs", 0)) for step in stage.steps)
-    sources = files.ledger.get("stages", {}).get(stage.name, {}).get("sources", {})
-    names = [source_name(name) for name in sources]
-    return f"{seen:,.0f} pairs of {listed(names)}" if names else f"{seen:,.0f} pairs"
-
-
-def domain_sentence(row: Comparison, confidence: float) -> str:
-    """One domain in words, without the name."""
-    change = with_interval(row.difference, row.ci, confidence)
-    if row.verdict == "held":
-        return f"{change}: a loss of {row.margin:g} or more is excluded."
-    if row.verdict == "undecided":
-        return f"{change}: not decided{beside(row) or f'; {needed(row, None)}'}."
-    return f"{change}."
-
-
-def how_sure(files: RunFiles) -> list[str]:
-    """What the intervals cover, and what they do not."""
-    rows = files.compared
-    if not rows:
-        return []
-    return [
-        f"Intervals hold at {files.confidence * 100:g}% for each domain alone"
-        + (f"; p-values are corrected for {len(rows)} domains (Holm)." if len(rows) > 1 else "."),
-        "The verdict looks at test questions only; gates looked at other ones (dev).",
-        *_calibrations(files),
-        f"One training seed ({files.seed}): the interval covers items, not training seeds. "
-        "Another seed may give another result.",
-    ]
-
-
-def _calibrations(files: RunFiles) -> list[str]:
-    """Where the map from raw rewards to 0-10 comes from."""
-    members = files.calibration.get("members", [])
-    try:
-        return [f"0-10 of {member['id']}: {Calibration.from_record(member).words()}." for member in members]
-    except (KeyError, TypeError, ValueError):
-        return ["calibration.json cannot be understood: where the map to 0-10 comes from is not known."]
 
 
 def warnings(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.outcome import margins, only
+from equipoise.outcome import margins
 from equipoise.recipe import CIRCUMSTANCES, Recipe
 from equipoise.recipe_evaluation import REWARDED, kind_of
 from equipoise.recipe_file import stored_recipe
 from equipoise.records import InputError, Score, Split, content_id
-from equipoise.run_folder import Run, noise_limits, read_json
+from equipoise.run_folder import Run, noise_limits, read_json, read_score_file, sha256
 from equipoise.study.evidence import Floats, Side
 
 Values = dict[str, dict[str, Score]]
@@ -63,8 +64,8 @@ class Entrants:
 
 
 @dataclass(frozen=True)
-class _Finished:
-    """One finished run."""
+class Finished:
+    """One finished run: its scores on the items of one split, of the base and of the stage that was kept."""
 
     folder: Path
     recipe: Recipe
@@ -83,14 +84,20 @@ def read_entrants(places: Sequence[Path], split: Split = "test") -> Entrants:
     models, items whose content differs, and where no domain or item is shared.
     """
     folders, notes = find_runs(places)
-    runs, again = _distinct([_read(folder, split) for folder in folders])
+    read = Reader(split)
+    return make_entrants([read(folder) for folder in folders], split, notes)
+
+
+def make_entrants(finished: Sequence[Finished], split: Split, notes: Sequence[str] = ()) -> Entrants:
+    """Put runs into one table; raises InputError where they cannot be compared (see `read_entrants`)."""
+    runs, again = _distinct(finished)
     domains, left_out = _shared_domains(runs)
     _require_one_reward(runs, domains)
     shared = {domain: _shared_items(domain, runs) for domain in domains}
-    models = {run.model for run in runs}
-    if len(models) > 1:
-        notes.append(f"the runs start from {len(models)} different base models: each gain is over the run's own base")
-    return Entrants(tuple(_entrants(runs, shared)), shared, split, (*notes, *again, *left_out))
+    models = len({run.model for run in runs})
+    several = f"the runs start from {models} different base models: each gain is over the run's own base"
+    said = (*notes, *([several] if models > 1 else []), *again, *left_out)
+    return Entrants(tuple(_entrants(runs, shared)), shared, split, said)
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -113,22 +120,56 @@ def find_runs(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list({folder.resolve(): folder for folder in found}.values()), notes
 
 
-def _read(folder: Path, split: Split) -> _Finished:
-    run = Run.open(folder)
-    record, verdict, origin = (read_json(folder / name) for name in ("recipe.json", "verdict.json", "provenance.json"))
-    kept = verdict["kept_stage"]
-    base, end = (
-        {task: {score.id: score for score in scores} for task, scores in only(run.scores(point), split).items()}
-        for point in ("base", kept)
-    )
-    path = folder / "noise.json"
-    noise = noise_limits(path, "test") if path.is_file() else {}
-    return _Finished(folder, stored_recipe(record), kept, origin["model"], origin["reward"], base, end, noise)
+class Reader:
+    """Reads finished runs; score files of equal content, as of a base model that many runs share, are read once."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self._known: dict[str, dict[str, Score]] = {}
+
+    def __call__(self, folder: Path) -> Finished:
+        """Return the run; raises InputError with the file that is missing, damaged or of another version."""
+        run = Run.open(folder)
+        record, verdict, origin = (
+            read_json(folder / name) for name in ("recipe.json", "verdict.json", "provenance.json")
+        )
+        try:
+            kept, model, reward = str(verdict["kept_stage"]), str(origin["model"]), origin["reward"]
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}: verdict.json or provenance.json has no {error}; it was changed by hand"
+            ) from None
+        try:
+            recipe = stored_recipe(record)
+        except InputError as error:
+            said = str(error).partition("\n")[0]
+            raise InputError(f"{folder}: {said}; was it written by another version of equipoise?") from None
+        base, end = (self._point(run, point) for point in ("base", kept))
+        path = folder / "noise.json"
+        return Finished(
+            folder, recipe, kept, model, reward, base, end, noise_limits(path, "test") if path.is_file() else {}
+        )
+
+    def _point(self, run: Run, point: str) -> Values:
+        folder = run.folder / "scores" / point
+        if not folder.is_dir():
+            raise InputError(f"{folder}: missing, and the verdict names this point; the run was changed by hand")
+        return {path.stem: self._file(path) for path in sorted(folder.glob("*.jsonl"))}
+
+    def _file(self, path: Path) -> dict[str, Score]:
+        content = sha256(path)
+        if content not in self._known:
+            gc.disable()  # hundreds of thousands of records, none of them garbage: looking for some takes a third
+            try:
+                self._known[content] = {score.id: score for score in read_score_file(path, self._split)}
+            finally:
+                gc.enable()
+        return self._known[content]
 
 
-def _distinct(runs: Sequence[_Finished]) -> tuple[list[_Finished], list[str]]:
+def _distinct(runs: Sequence[Finished]) -> tuple[list[Finished], list[str]]:
     """Leave out runs of a recipe that is there already under the same seed, with a sentence for each."""
-    found: dict[tuple[str, int], _Finished] = {}
+    found: dict[tuple[str, int], Finished] = {}
     notes = []
     for run in runs:
         first = found.setdefault((_identity(run), run.recipe.seed), run)
@@ -137,12 +178,12 @@ def _distinct(runs: Sequence[_Finished]) -> tuple[list[_Finished], list[str]]:
     return list(found.values()), notes
 
 
-def _identity(run: _Finished) -> str:
+def _identity(run: Finished) -> str:
     """What the runs of one row have in common: all of the recipe but its name and seed, and the base model."""
     return content_id([run.recipe.model_dump(mode="json", exclude={*CIRCUMSTANCES, "seed"}), run.model])
 
 
-def _shared_domains(runs: Sequence[_Finished]) -> tuple[list[str], list[str]]:
+def _shared_domains(runs: Sequence[Finished]) -> tuple[list[str], list[str]]:
     """Return the domains that every run evaluated, and a sentence for each of the others."""
     named = list(dict.fromkeys(task for run in runs for task in run.recipe.evaluation.tasks.chosen()))
     lacking = {task: [run for run in runs if task not in run.base or task not in run.end] for task in named}
@@ -153,7 +194,7 @@ def _shared_domains(runs: Sequence[_Finished]) -> tuple[list[str], list[str]]:
     return shared, notes
 
 
-def _require_one_reward(runs: Sequence[_Finished], domains: Sequence[str]) -> None:
+def _require_one_reward(runs: Sequence[Finished], domains: Sequence[str]) -> None:
     rewarded = [domain for domain in domains if kind_of(domain) in REWARDED]
     other = next((run for run in runs if run.reward != runs[0].reward), None)
     if rewarded and other is not None:
@@ -163,7 +204,7 @@ def _require_one_reward(runs: Sequence[_Finished], domains: Sequence[str]) -> No
         )
 
 
-def _shared_items(domain: str, runs: Sequence[_Finished]) -> Domain:
+def _shared_items(domain: str, runs: Sequence[Finished]) -> Domain:
     first = runs[0].base[domain]
     ids = [key for key in first if all(key in run.base[domain] and key in run.end[domain] for run in runs)]
     if not ids:
@@ -178,8 +219,8 @@ def _shared_items(domain: str, runs: Sequence[_Finished]) -> Domain:
     return Domain(tuple(ids), tuple(first[key].group for key in ids))
 
 
-def _entrants(runs: Sequence[_Finished], shared: Mapping[str, Domain]) -> list[Entrant]:
-    groups: dict[str, list[_Finished]] = {}
+def _entrants(runs: Sequence[Finished], shared: Mapping[str, Domain]) -> list[Entrant]:
+    groups: dict[str, list[Finished]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
     titles = [members[0].recipe.name for members in groups.values()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -12,7 +11,8 @@ from equipoise.evaluation.compare import LOST_SHARE, verdict
 from equipoise.evaluation.stats import holm
 from equipoise.records import InputError
 from equipoise.study.entrants import Entrant, Entrants
-from equipoise.study.evidence import Effect, contrast, effect
+from equipoise.study.evidence import Effect, effect
+from equipoise.study.pairwise import Contrasts, TooFewItems, contrasts
 from equipoise.study.pareto import Shown
 
 
@@ -75,24 +75,28 @@ def compare_all(entrants: Entrants, confidence: float) -> tuple[Shown, Shown]:
 
     "Better" is corrected (Holm) for all pairs and domains of the table; "worse" is not: it only prevents a claim.
     """
-    found: dict[tuple[str, str, str], Effect] = {}
-    for one, other in combinations(entrants.rows, 2):
-        for name, domain in entrants.domains.items():
-            try:
-                seen = contrast(one.side(name), other.side(name), domain.groups, confidence)
-            except ValueError as error:
-                raise InputError(f"{one.folders[0]} and {other.folders[0]}: {name}: {error}") from None
-            found[one.name, other.name, name] = seen
-    keys = {f"{number}": key for number, key in enumerate(found)}
-    corrected = holm({number: found[key].p_value for number, key in keys.items()})
-    noise = {name: max(one.noise[name] for one in entrants.rows) for name in entrants.domains}
+    names = [one.name for one in entrants.rows]
+    seen = {name: _contrasts(entrants, name, confidence) for name in entrants.domains}
+    p_values = {f"{name}/{k}": p for name, found in seen.items() for k, p in enumerate(found.p_value.tolist())}
+    corrected = holm(p_values)
     better: dict[tuple[str, str], list[str]] = {}
     worse: dict[tuple[str, str], list[str]] = {}
-    for number, (one_name, other_name, domain_name) in keys.items():
-        seen = found[one_name, other_name, domain_name]
-        ahead = (one_name, other_name) if seen.difference > 0 else (other_name, one_name)
-        if corrected[number] < 1 - confidence and abs(seen.difference) > noise[domain_name]:
-            better.setdefault(ahead, []).append(domain_name)
-        if seen.p_value < 1 - confidence:
-            worse.setdefault((ahead[1], ahead[0]), []).append(domain_name)
+    for name, found in seen.items():
+        noise = max(one.noise[name] for one in entrants.rows)
+        rows = zip(found.one.tolist(), found.other.tolist(), found.difference.tolist(), strict=True)
+        for k, (one, other, difference) in enumerate(rows):
+            ahead = (names[one], names[other]) if difference > 0 else (names[other], names[one])
+            if corrected[f"{name}/{k}"] < 1 - confidence and abs(difference) > noise:
+                better.setdefault(ahead, []).append(name)
+            if p_values[f"{name}/{k}"] < 1 - confidence:
+                worse.setdefault((ahead[1], ahead[0]), []).append(name)
     return better, worse
+
+
+def _contrasts(entrants: Entrants, domain: str, confidence: float) -> Contrasts:
+    sides = [one.side(domain) for one in entrants.rows]
+    try:
+        return contrasts(sides, entrants.domains[domain].groups, confidence)
+    except TooFewItems as error:
+        one, other = (entrants.rows[number].folders[0] for number in error.pair)
+        raise InputError(f"{one} and {other}: {domain}: {error}") from None

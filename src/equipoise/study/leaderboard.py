@@ -95,8 +95,10 @@ def make_board(entrants: Entrants, *, confidence: float = 0.95) -> Board:
         )
         for name in order
     )
-    notes = (*entrants.notes, *_notes(entrants, units))
-    return Board(rows, entrants, units, confidence, better, tuple(map(tuple, groups)), notes)
+    notes = [*entrants.notes, *_notes(entrants, units)]
+    if not groups:
+        notes.append(f"over {pareto.MOST_GROUPS} groups of recipes were not told apart: no letters are given")
+    return Board(rows, entrants, units, confidence, better, tuple(map(tuple, groups)), tuple(notes))
 
 
 def _unit(entrants: Entrants, domain: str) -> float:

@@ -88,4 +88,4 @@ def ranks(scores: Mapping[str, Sequence[float]], *, seed: int = 0) -> dict[str, 
 
 def _ranks(scores: Floats) -> npt.NDArray[np.int64]:
     """Return ranks [recipes, weightings], 1 for the highest; equal scores share the better rank."""
-    return np.asarray(1 + (scores[None, :, :] > scores[:, None, :] + 1e-12).sum(axis=1), dtype=np.int64)
+    return np.stack([1 + (scores > one + 1e-12).sum(axis=0, dtype=np.int64) for one in scores])
