@@ -57,10 +57,23 @@ def collect(study: Path) -> dict[str, Any]:
             "failed": [row["name"] for row in state["rows"] if row["state"] == "failed"],
             "kept": count((row["recipe"], row["kept_stage"]) for row in done),
             "gates": count(gate for row in done for gate in gates_of(study / row["name"], row["recipe"])),
+            "one_seed": count(
+                (verdicts_of(study / row["name"])[domain], pooled["domains"][domain]["verdict"])
+                for pooled in rows
+                for row in done
+                if row["recipe"] == pooled["name"]
+                for domain in pooled["domains"]
+            ),
             "board": {**record, "rows": rows},
             "differences": compared,
         }
     )
+
+
+def verdicts_of(run: Path) -> dict[str, str]:
+    """What a run by itself says of each domain."""
+    found = json.loads((run / "verdict.json").read_text())
+    return {name: said["verdict"] for name, said in found.items() if isinstance(said, dict) and "verdict" in said}
 
 
 def gates_of(run: Path, recipe: str) -> list[tuple[str, str, str]]:
@@ -100,9 +113,19 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
     return {
         "gains": table(["recipe", *domains, "overall", "feasible", "tied"], gains),
         "differences": table(["question", "compared", *domains, "overall"], asked),
+        "seeds": one_seed(data["one_seed"]),
         "gates": table(["recipe", "stage", "found: done", "of 5 seeds"], gates),
         "cost": cost(data["totals"]),
     }
+
+
+def one_seed(counts: list[list[Any]]) -> str:
+    """How often the verdict of a single run is that of five."""
+    said = {(one, all_): number for one, all_, number in counts}
+    verdicts = ["improved", "held", "undecided", "worse"]
+    used = [name for name in verdicts if any(name in key for key in said)]
+    rows = [[one, *(said.get((one, all_), 0) for all_ in used)] for one in used]
+    return table(["one run says", *(f"five say {name}" for name in used)], rows)
 
 
 def cost(totals: Mapping[str, Any]) -> str:
