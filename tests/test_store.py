@@ -44,3 +44,18 @@ def test_writers_in_several_processes(tmp_path: Path) -> None:
     entries = Store(tmp_path).get("k", "x")
     assert len(entries) == 121
     assert all(entries[f"{name}-{i}"] == i for name in "abc" for i in range(40))
+
+
+def test_what_is_expensive_is_computed_by_the_first(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from equipoise.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "with store.turn('k', 'x'):\n"
+        "    if not store.get('k', 'x'):\n"
+        "        time.sleep(0.5); store.put('k', 'x', {sys.argv[2]: 1})\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(Store(tmp_path).get("k", "x")) == 1
+    with Store(tmp_path).turn("k", "x"), Store(tmp_path).turn("k", "y"):
+        pass  # nobody waits for another one's turn, and the turns above are over

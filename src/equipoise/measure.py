@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -193,6 +193,11 @@ def keep_base_scores(recipe: Recipe, items: Items, scores: Mapping[str, Sequence
     """Keep the base model's scores: computed once per model, items and settings, they cannot drift."""
     records = {name: [score.record() for score in scores[name]] for name in items}
     Store().put(KIND, _base_identity(recipe, items, repeat), records)
+
+
+def turn_at_the_base(recipe: Recipe, items: Items, *, repeat: int = 0) -> AbstractContextManager[None]:
+    """Within this context no other run scores the same base model: a study that starts several at once does it once."""
+    return Store().turn(KIND, _base_identity(recipe, items, repeat))
 
 
 def _base_identity(recipe: Recipe, items: Items, repeat: int) -> str:

@@ -10,7 +10,7 @@ from equipoise import run_folder
 from equipoise.beginning import Lab
 from equipoise.evaluation.gate import require_percentages, vacuous
 from equipoise.evaluation.items import splits
-from equipoise.measure import Measurement, keep_base_scores, known_base_scores
+from equipoise.measure import Measurement, keep_base_scores, known_base_scores, turn_at_the_base
 from equipoise.outcome import Scores, noise_of, only, unmeasured
 from equipoise.records import InputError, Item, Split
 from equipoise.run_folder import hashes, read_json, read_scores, require_unchanged, write_json
@@ -90,13 +90,14 @@ def _measurement(lab: Lab, items: dict[str, list[Item]]) -> Measurement:
 def _base(lab: Lab, repeat: int = 0) -> Scores:
     """Scores of the base model, from the store where they are there; `repeat` > 0 measures it once more."""
     items = lab.prepared.items
-    known = known_base_scores(lab.recipe, items, repeat=repeat)
-    if known:
-        lab.run.log("base scores reused", repeat=repeat)
-        return known
-    scores = _measurement(lab, items).scores(lab.models.policy, [], fresh=repeat)
-    keep_base_scores(lab.recipe, items, scores, repeat=repeat)
-    return scores
+    with turn_at_the_base(lab.recipe, items, repeat=repeat):
+        known = known_base_scores(lab.recipe, items, repeat=repeat)
+        if known:
+            lab.run.log("base scores reused", repeat=repeat)
+            return known
+        scores = _measurement(lab, items).scores(lab.models.policy, [], fresh=repeat)
+        keep_base_scores(lab.recipe, items, scores, repeat=repeat)
+        return scores
 
 
 def _measure_again(lab: Lab, base: Scores) -> None:

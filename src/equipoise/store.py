@@ -8,12 +8,13 @@ shard either exists whole or not at all. What is one large thing, a table, is ke
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ class Store:
     def put_file(self, kind: str, identity: str, data: bytes) -> None:
         """Keep bytes under `identity`; raises OSError when they cannot be written."""
         self._write(kind, identity, ".bin", data)
+
+    @contextmanager
+    def turn(self, kind: str, identity: str) -> Iterator[None]:
+        """Within this context no other process is in the same one: what is expensive is computed by the first.
+
+        The others wait, and look into the store again before they compute. The lock ends with its process, however that
+        ends. Where a shared folder knows no locks between machines, something is computed twice, and nothing is wrong.
+        """
+        path = self.folder / "turns" / f"{kind}-{identity}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _write(self, kind: str, identity: str, suffix: str, data: bytes) -> None:
         write_bytes(self.folder / kind / identity / f"{hashlib.sha256(data).hexdigest()}{suffix}", data)
