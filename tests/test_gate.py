@@ -249,3 +249,10 @@ def test_which_scales_are_tried() -> None:
 def test_remedies_that_do_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Gate(**wrong)
+
+
+def test_what_is_relative_to_the_base_is_no_empty_rule() -> None:
+    same = scores([0.5] * 20)
+    rule = Gate(improve={"preference_accuracy:mine": 0.0, "mt_bench": 0.0})
+    found = vacuous({"preference_accuracy:mine": same, "mt_bench": same}, rule)
+    assert found == ["improve mt_bench: all 20 questions have the same figure (0.5): it tells nothing apart"]

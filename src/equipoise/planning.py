@@ -34,6 +34,7 @@ from equipoise.pools import ranking_of
 from equipoise.preparation import Preparation, Prepared
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
+from equipoise.recipe_evaluation import PREFERENCE, kind_of
 from equipoise.recipe_sources import Generated, MtBenchStyleSource
 from equipoise.records import Item
 from equipoise.store import Store
@@ -241,10 +242,13 @@ def _task(recipe: Recipe, name: str, items: Sequence[Item], scores: Mapping[str,
     test = sum(parts[item.group] == "test" for item in items)
     values = [score.value for score in (scores or {}).get(name, []) if score.value is not None]
     mean = statistics.fmean(values) if values else None
-    if name == "tatqa":
+    base_spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    if kind_of(name) == PREFERENCE:
+        spread, assumed = 0.5, "every pair's margin goes one way or the other; the base's are 0 by definition"
+    elif name == "tatqa" or (values and set(values) <= {0.0, 1.0}):
         spread, assumed = math.sqrt(FLIPPED), f"one answer in {1 / FLIPPED:.0f} changes between right and wrong"
-    elif len(values) > 1:
-        spread = statistics.stdev(values) * math.sqrt(2 * (1 - CORRELATION))
+    elif base_spread > 0:
+        spread = base_spread * math.sqrt(2 * (1 - CORRELATION))
         assumed = f"before and after correlate by {CORRELATION}, with the spread of the base model"
     else:
         spread, assumed = 1.0, "in standard deviations of the difference"

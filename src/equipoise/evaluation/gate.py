@@ -10,11 +10,14 @@ from typing import Any, Literal
 from equipoise.evaluation.compare import Scores, figure, health_figures, join, paired_values
 from equipoise.evaluation.stats_words import with_interval
 from equipoise.recipe import Gate
+from equipoise.recipe_evaluation import PREFERENCE, kind_of
 from equipoise.records import InputError, Score
 
 Outcome = Literal["pass", "fail", "undecided"]
 Action = Literal["keep", "rollback", "stop", "retry"]
 _FLOOR, _CEILING = 0.02, 0.98
+RELATIVE = ("", "margin")
+"""Figures of preference_accuracy that measure against the base: its value, and the margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +203,16 @@ def vacuous(scores: Mapping[str, Sequence[Score]], rule: Gate) -> list[str]:
     """Return a sentence for each improve or hold rule that these scores (of the base model) make meaningless.
 
     That is a figure that is equal on all items, one between 0 and 1 whose mean is at most 0.02 or at
-    least 0.98, or a percentage of a mean that is not above 0. Domains without scores are passed over: `decide` refuses
-    them.
+    least 0.98, or a percentage of a mean that is not above 0. Figures that are relative to the base are equal for it by
+    definition. Domains without scores are passed over: `decide` refuses them.
     """
     found = []
     for kind, key, threshold in _thresholds(rule):
         domain, _, metric = key.partition(".")
         figures = [figure(score, metric or None) for score in scores.get(domain, ())]
         values = [value for value in figures if value is not None]
-        why = _no_room(values, kind)
+        relative = kind_of(domain) == PREFERENCE and metric in RELATIVE
+        why = None if relative else _no_room(values, kind)
         if isinstance(threshold, str) and values and math.fsum(values) <= 0:
             why = f"{threshold} of a mean of {math.fsum(values) / len(values):.4g} means nothing: give points"
         if why:
