@@ -132,8 +132,11 @@ def _write_pools(run: Run, pools: Mapping[str, Pool]) -> None:
 def require_same_recipe(recipe: Recipe, run: Run) -> None:
     """Raises InputError where a run that was begun has another recipe, with every field that differs."""
     path = run.folder / "recipe.json"
-    if path.is_file() and read_json(path)["fingerprint"] != fingerprint(recipe):
-        changes = changed_fields(stored_recipe(read_json(path)), recipe)
+    if not path.is_file():
+        return
+    before = stored_recipe(read_json(path))
+    if fingerprint(before) != fingerprint(recipe):
+        changes = changed_fields(before, recipe)
         raise InputError("\n".join([f"{run.folder}: the recipe has changed since this run began:", *changes]))
 
 

@@ -87,7 +87,12 @@ def stored_recipe(record: Mapping[str, Any]) -> Recipe:
 
 def fingerprint(recipe: Recipe) -> str:
     """Identity of the experiment: what changes the result, and nothing else (not its name, not who watches it)."""
-    return content_id(recipe.model_dump(mode="json", exclude=set(CIRCUMSTANCES)))
+    return fingerprint_of(recipe.model_dump(mode="json"))
+
+
+def fingerprint_of(record: Mapping[str, Any]) -> str:
+    """The same for what stands in `recipe.json`, which an older version may have written with fewer keys."""
+    return content_id({key: value for key, value in record.items() if key not in {*CIRCUMSTANCES, "fingerprint"}})
 
 
 def changed_fields(one: Recipe, other: Recipe) -> list[str]:

@@ -15,7 +15,7 @@ from equipoise.evaluation.tasks.base import Evidence
 from equipoise.model.generate import Answer
 from equipoise.outcome import Scores, comparison_json, noise_in, verdict_json
 from equipoise.recipe import Recipe
-from equipoise.recipe_file import fingerprint, stored_recipe
+from equipoise.recipe_file import fingerprint_of, stored_recipe
 from equipoise.records import InputError, Item, Score, Split
 from equipoise.run_folder import Run, hashes, read_json, read_lines
 from equipoise.verify_stages import decided_again, stage_ledgers
@@ -40,7 +40,7 @@ def _recomputed(run: Run) -> list[str]:
     stored = read_json(run.folder / "recipe.json")
     recipe = stored_recipe(stored)
     problems = []
-    if stored.get("fingerprint") != fingerprint(recipe):
+    if stored.get("fingerprint") != fingerprint_of(stored):
         problems.append("recipe.json: its fingerprint is not that of its content")
     points = {point: run.scores(point) for point in run.points()}
     problems += _item_records(run, recipe, points)
