@@ -7,7 +7,7 @@ CONTROLS = $(foreach kind,$(KINDS),$(patsubst %,%-$(kind),7-progressive-2stage 8
 	4-hybrid-3way-flipped 6-balanced-flipped
 TWINS = $(patsubst %,runs/twins/%.yaml,$(STUDY) $(CONTROLS))
 
-.PHONY: install demo test test-slow study guide bench check clean
+.PHONY: install demo test test-slow study guide bench pictures check clean
 
 install: .venv/installed
 
@@ -48,6 +48,9 @@ guide: study             ## one value changed at a time, 5 seeds each: the figur
 
 bench: install           ## speed and memory of a DPO step, side by side with TRL: benchmarks/results/dpo_step.json
 	$(BIN)/python benchmarks/dpo_step.py
+
+pictures: demo           ## the pictures of README.md from a fresh demo: docs/pictures (needs Chromium)
+	$(BIN)/python benchmarks/pictures.py runs/demo
 
 check: install           ## lint, formatting, types
 	$(BIN)/ruff check src tests benchmarks compat

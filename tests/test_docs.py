@@ -25,7 +25,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text) + re.findall(
+        r"<(?:img|source)\b[^>]*?src(?:set)?=\"([^\"]+)\"", text
+    ):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
@@ -46,6 +49,12 @@ def test_every_command_is_in_the_readme_and_every_one_there_exists() -> None:
     assert named == COMMANDS
     for command in COMMANDS:
         assert typer.main.get_command(cli.app).commands[command].help  # type: ignore[attr-defined]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text()))
+    pages = {str(path.relative_to(ROOT)) for kind in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(kind)}
+    assert not pages - linked
 
 
 def test_make_targets_of_the_readme_exist() -> None:
