@@ -82,7 +82,8 @@ def steps_of(folder: Path) -> int:
     return log.read_bytes().count(b"\n") if log.is_file() else 0
 
 
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_steps_and_resumed_to_the_same_bytes(tmp_path: Path, seed: int) -> None:
     """Adapter, log and the last checkpoint (parameters, optimiser, random state), dropout on, killed four times."""
     recipe = make_experiment(tmp_path)
@@ -103,7 +104,7 @@ def test_killed_at_random_steps_and_resumed_to_the_same_bytes(tmp_path: Path, se
             [*start, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         while process.poll() is None and (steps_of(folder) < target or steps_of(folder) == seen[-1]):
-            pass
+            time.sleep(0.001)
         time.sleep(random.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -121,23 +122,32 @@ def test_killed_at_random_steps_and_resumed_to_the_same_bytes(tmp_path: Path, se
     assert contents(folder) == contents(runs / "whole")
 
 
+def trained_within(folder: Path, megabytes: int, tokens: int) -> tuple[list[int], list[str]]:
+    """The token budget of every step of a training in so much memory (0: all there is), and what was said."""
+    folder.mkdir()
+    script = [sys.executable, str(Path(__file__).parent / "short_of_memory.py"), folder, megabytes, tokens]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))}
+    result = subprocess.run(list(map(str, script)), env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line)["micro_batch_tokens"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    return steps, json.loads(result.stdout)
+
+
 def test_an_address_space_that_is_too_small_halves_the_budget(tmp_path: Path) -> None:
-    """A real failure of the allocator; the adapter is that of a process with memory and the final budget."""
-    tokens = {}
-    for name, megabytes, budget in (("short", 150, 100_000), ("enough", 0, None)):
-        folder = tmp_path / name
-        folder.mkdir()
-        budget = budget or tokens["short"]
-        script = [sys.executable, str(Path(__file__).parent / "short_of_memory.py"), folder, megabytes, budget]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SOURCE, Path(__file__).parent)))}
-        result = subprocess.run(list(map(str, script)), env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        budgets = {json.loads(line)["micro_batch_tokens"] for line in (folder / "train.jsonl").read_text().splitlines()}
-        (tokens[name],) = budgets
-        said = json.loads(result.stdout)
-        assert len(said) >= 1 and f"from here on {tokens[name]} tokens" in said[-1] if megabytes else said == []
-    assert tokens["short"] < 8000
-    one, other = (tmp_path / name / "adapter/adapter_model.safetensors" for name in tokens)
+    """A real failure of the allocator; the adapter is that of a process with memory and the final budget.
+
+    How much an allocator needs is chance to some megabytes: where a later step halves the budget once more, the
+    training is no longer one of a single budget, and the next larger space is tried.
+    """
+    for megabytes in (150, 190, 230, 270):
+        short = tmp_path / f"short-{megabytes}"
+        budgets, said = trained_within(short, megabytes, 100_000)
+        if len(set(budgets)) == 1:
+            break
+    (tokens,) = set(budgets)
+    assert tokens < 8000 and f"from here on {tokens} tokens" in said[-1]
+    assert trained_within(tmp_path / "enough", 0, tokens) == (budgets, [])
+    one, other = (folder / "adapter/adapter_model.safetensors" for folder in (short, tmp_path / "enough"))
     assert one.read_bytes() == other.read_bytes()
 
 
