@@ -11,10 +11,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats as sps
-
 from equipoise.evaluation import stats_exact as exact
 from equipoise.evaluation.audit_read import Row
+from equipoise.evaluation.distributions import normal_above, normal_quantile, t_above, t_quantile
 from equipoise.evaluation.stats import needed_n, smallest_effect
 
 TYPICAL_SPREAD = 0.1
@@ -97,7 +96,7 @@ def _separate_shares(before: int, after: int, n: int, confidence: float) -> Case
     """Judge the shares of two separate samples of n: pooled z test, and Newcombe's (1998) hybrid score interval."""
     pooled = (before + after) / (2 * n)
     error = math.sqrt(pooled * (1 - pooled) * 2 / n)
-    p = 2 * float(sps.norm.sf(abs(after - before) / n / error)) if before != after else 1.0
+    p = 2 * normal_above(abs(after - before) / n / error) if before != after else 1.0
     (low_x, high_x), (low_y, high_y) = (_wilson(right, n, confidence) for right in (before, after))
     x, y = before / n, after / n
     ci = (y - x - math.hypot(y - low_y, high_x - x), y - x + math.hypot(high_y - y, x - low_x))
@@ -106,7 +105,7 @@ def _separate_shares(before: int, after: int, n: int, confidence: float) -> Case
 
 def _wilson(right: int, n: int, confidence: float) -> tuple[float, float]:
     """Return Wilson's (1927) score interval of one share."""
-    z = float(sps.norm.ppf((1 + confidence) / 2))
+    z = normal_quantile((1 + confidence) / 2)
     share = right / n
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -166,7 +165,7 @@ def _assumed_spread(row: Row, base: Sequence[float]) -> float | None:
 
 def widest_real_spread(row: Row, confidence: float, claims: int) -> float:
     """Return the standard deviation of the differences below which a score's change is real among so many claims."""
-    quantile = float(sps.t.isf((1 - confidence) / 2 / claims, _df(row)))
+    quantile = -t_quantile((1 - confidence) / 2 / claims, _df(row))
     return abs(row.after - row.before) * math.sqrt(row.n) / quantile
 
 
@@ -182,8 +181,8 @@ def _mean_case(row: Row, given: str, spread: float, confidence: float) -> Case:
         p = 1.0
     else:
         error = spread / math.sqrt(row.n)
-        by_t = 2 * float(sps.t.sf(abs(change) / error, _df(row))) if error > 0 else 0.0
-        half = float(sps.t.ppf((1 + confidence) / 2, _df(row))) * error
+        by_t = 2 * t_above(abs(change) / error, _df(row)) if error > 0 else 0.0
+        half = t_quantile((1 + confidence) / 2, _df(row)) * error
         p = max(by_t, exact.mcnemar_mid_p(row.n, 0))
     return Case(given, p, _reaching_zero((change - half, change + half), p, confidence))
 

@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as sps
 
 from equipoise.evaluation import stats_exact as exact
 from equipoise.evaluation import stats_spread as spreads
+from equipoise.evaluation.distributions import t_quantile
 from equipoise.evaluation.stats_spread import Floats
 
 Values = Sequence[float] | npt.NDArray[np.generic]
@@ -141,7 +141,7 @@ def _evidence(x: Floats, y: Floats, seen: spreads.Spread, confidence: float) -> 
 def _by_spread(seen: spreads.Spread, n: int, confidence: float) -> _Evidence:
     """Return what t and skewness-corrected t say."""
     low, high = ci = spreads.interval(seen, confidence)
-    detectable = (high - low) / 2 + float(sps.t.ppf(exact.POWER, seen.df)) * seen.standard_error
+    detectable = (high - low) / 2 + t_quantile(exact.POWER, seen.df) * seen.standard_error
     kind = "t and skewness-corrected t"
     if seen.units < n:
         kind += f", standard error of {seen.units} clusters"
@@ -220,8 +220,8 @@ def smallest_effect(spread: float, n: int, *, confidence: float = 0.95) -> float
     """
     if n < 2 or not spread > 0:
         raise ValueError(f"n = {n} and spread = {spread}: needed are at least 2 items and a spread above 0")
-    quantiles = sps.t.ppf([(1 + confidence) / 2, exact.POWER], n - 1)
-    return float(quantiles.sum()) * spread / math.sqrt(n)
+    quantiles = [t_quantile(p, n - 1) for p in ((1 + confidence) / 2, exact.POWER)]
+    return sum(quantiles) * spread / math.sqrt(n)
 
 
 def needed_n(n: int, detectable: float, effect: float) -> int:

@@ -6,9 +6,17 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
-from scipy import stats as sps
+from scipy import special
 
+from equipoise.evaluation.distributions import (
+    beta_quantile,
+    coin,
+    coin_above,
+    coin_at_most,
+    coin_quantile,
+    normal_above,
+    normal_quantile,
+)
 from equipoise.evaluation.stats_spread import Floats
 
 POWER = 0.8
@@ -25,7 +33,7 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
     if gained == lost:
         return 1.0
     changed, fewer = gained + lost, min(gained, lost)
-    tail = float(sps.binom.cdf(fewer, changed, 0.5)) - 0.5 * float(sps.binom.pmf(fewer, changed, 0.5))
+    tail = float(coin_at_most(fewer, changed)) - 0.5 * float(coin(fewer, changed))
     return min(1.0, 2 * tail)
 
 
@@ -35,14 +43,14 @@ def sign_test_p(gained: int, lost: int) -> float:
     Binomial(gained + lost, 1/2). For right-or-wrong scores this is McNemar's exact test. It is never too low and
     often too high, most for few changes: `mcnemar_mid_p` counts the observed outcome half. 1 where nothing changed.
     """
-    return min(1.0, 2 * float(sps.binom.cdf(min(gained, lost), gained + lost, 0.5)))
+    return min(1.0, 2 * float(coin_at_most(min(gained, lost), gained + lost)))
 
 
 def score_p(gained: int, lost: int) -> float:
     """Return the p of the score test that `score_interval` inverts, at no difference: asymptotic McNemar."""
     if gained == lost:
         return 1.0
-    return 2 * float(sps.norm.sf(abs(gained - lost) / math.sqrt(gained + lost)))
+    return 2 * normal_above(abs(gained - lost) / math.sqrt(gained + lost))
 
 
 def score_interval(gained: int, lost: int, n: int, confidence: float) -> tuple[float, float]:
@@ -51,7 +59,7 @@ def score_interval(gained: int, lost: int, n: int, confidence: float) -> tuple[f
     Tango (1998), Statistics in Medicine 17:891-908: for each possible difference d the variance is taken
     at the most likely share of lost items under d (root of a quadratic), so it is never 0 by accident.
     """
-    z = float(sps.norm.ppf((1 + confidence) / 2))
+    z = normal_quantile((1 + confidence) / 2)
 
     def statistic(d: float) -> float:
         numerator = gained - lost - n * d
@@ -107,7 +115,7 @@ def least_share(units: int, confidence: float) -> float:
     if units < needed:
         return 1.0
     # P(Binomial(units, share) >= needed) = POWER is a quantile of the beta distribution.
-    return float(sps.beta.ppf(POWER, needed, units - needed + 1))
+    return beta_quantile(POWER, needed, units - needed + 1)
 
 
 def detectable_share(gained: int, lost: int, n: int, confidence: float) -> float:
@@ -116,6 +124,8 @@ def detectable_share(gained: int, lost: int, n: int, confidence: float) -> float
     The share of items that change at all is taken as seen, or as the difference itself where that is more.
     1 where no difference can be seen with so few items.
     """
+    from scipy import optimize  # takes long to import, and few runs need it
+
     changed = (gained + lost) / n
     counts = np.arange(n + 1, dtype=np.int64)
     needed = _least_wins(counts, confidence)
@@ -139,7 +149,7 @@ def _least_wins(counts: npt.NDArray[np.int64], confidence: float) -> npt.NDArray
     count + 1 (impossible) where even all of them do not suffice.
     """
     alpha = 1.0 - confidence
-    surely = sps.binom.isf(alpha / 2, counts, 0.5).astype(np.int64) + 1  # P(K >= surely) <= alpha / 2
+    surely = coin_quantile(alpha / 2, counts) + 1  # P(K >= surely) <= alpha / 2
     fewer = surely - 1  # counting the outcome half may allow one less
-    mid_p = 2 * sps.binom.sf(fewer, counts, 0.5) + sps.binom.pmf(fewer, counts, 0.5)
+    mid_p = 2 * coin_above(fewer, counts) + coin(fewer, counts)
     return np.asarray(np.where(mid_p < alpha, fewer, surely), dtype=np.int64)

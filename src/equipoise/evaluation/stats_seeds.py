@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from equipoise.evaluation import stats_spread as spreads
 from equipoise.evaluation.stats import paired
@@ -68,6 +68,8 @@ class _Parts:
 
     def p_value(self, difference: float) -> float:
         """Return the two-sided p of "no difference": the alpha whose interval just reaches 0."""
+        from scipy import optimize  # takes long to import, and a single run never needs it
+
         if difference == 0:
             return 1.0
 

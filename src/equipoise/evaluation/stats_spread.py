@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as sps
+
+from equipoise.evaluation.distributions import t_above, t_quantile
 
 Floats = npt.NDArray[np.float64]
 _TINY = 1e-12
@@ -116,7 +117,7 @@ def uncorrected(y: float, skew: float) -> float:
 
 def interval(seen: Spread, confidence: float) -> tuple[float, float]:
     """Return the values that at least one of two tests accepts: Student's t, and t without its skewness."""
-    q = float(sps.t.ppf((1 + confidence) / 2, seen.df))
+    q = t_quantile((1 + confidence) / 2, seen.df)
     low_t, high_t = min(-q, uncorrected(-q, seen.skew)), max(q, uncorrected(q, seen.skew))
     return seen.mean - high_t * seen.standard_error, seen.mean - low_t * seen.standard_error
 
@@ -124,4 +125,4 @@ def interval(seen: Spread, confidence: float) -> tuple[float, float]:
 def p_value(seen: Spread) -> float:
     """Return the two-sided p of "no difference": the larger of the same two tests; needs a spread above 0."""
     t = seen.mean / seen.standard_error
-    return max(2 * float(sps.t.sf(abs(x), seen.df)) for x in (t, corrected(t, seen.skew)))
+    return max(2 * t_above(abs(x), seen.df) for x in (t, corrected(t, seen.skew)))
