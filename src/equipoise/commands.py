@@ -178,8 +178,8 @@ def recipes_command(action: str, name: str | None, kind: str | None, out: Path |
     known = action in ("show", "pocket", "control") and name is not None
     if not known or (action == "show" and out is not None) or (action == "control") != (kind is not None):
         raise InputError(
-            "recipes: write `recipes`, `recipes show NAME`, `recipes pocket NAME [--out FILE]` or "
-            "`recipes control NAME --as KIND [--out FILE]`"
+            "recipes: write `recipes`, `recipes show NAME`, `recipes pocket NAME [--out FILE]`, "
+            "`recipes control NAME --as KIND [--out FILE]`, `recipes schema` or `recipes reference`"
         )
     assert name is not None
     path = find_recipe(Path(name))
