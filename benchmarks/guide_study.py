@@ -77,10 +77,17 @@ def collect(study: Path, guide: Path) -> dict[str, Any]:
             "feasible": {name: rows[name]["feasible"] for name in rows},
             "differences": compared,
             "kept": {one.name: list(one.kept) for one in entrants.rows},
+            "margins": {one.name: max(map(largest_margin, one.folders)) for one in entrants.rows},
             "scales": [scale_of(path) for path in sorted(guide.glob("shrunk-seed*"))],
             "spread": spread(entrants),
         }
     )
+
+
+def largest_margin(run: Path) -> float:
+    """The largest mean margin of a step, in reward units (beta times the log-ratio)."""
+    logs = run.glob("stages/*/train.jsonl")
+    return max(abs(json.loads(line)["margin"]) for log in logs for line in log.read_text().splitlines())
 
 
 def scale_of(run: Path) -> float | None:
@@ -109,11 +116,12 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
     domains = [name for name in next(iter(data["gains"].values())) if name != "overall"]
     heads = ["recipe", *domains, "overall"]
 
-    def gains(names: Sequence[str]) -> str:
-        return table(
-            heads,
-            [[name.replace(SUFFIX, ""), *(cell(data["gains"][name][key]) for key in heads[1:])] for name in names],
-        )
+    def gains(names: Sequence[str], *, margins: bool = False) -> str:
+        rows = [[name.replace(SUFFIX, ""), *(cell(data["gains"][name][key]) for key in heads[1:])] for name in names]
+        if not margins:
+            return table(heads, rows)
+        wide = [[*row, f"{data['margins'][name]:.2f}"] for row, name in zip(rows, names, strict=True)]
+        return table([*heads, "largest margin of a step"], wide)
 
     def changed(names: Sequence[str]) -> str:
         found = data["differences"]
@@ -127,9 +135,10 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
 
     mixed = long(MIXED)
     return {
-        "beta": gains(["beta-0.005", mixed, "beta-0.1", "beta-0.5"]),
+        "beta": gains(["beta-0.005", mixed, "beta-0.1", "beta-0.5"], margins=True),
         "rate": gains(["rate-2.5e-4", mixed, "rate-2e-3"]),
         "shares": gains([long(SINGLE), "general-none", mixed, "general-0.6"]),
+        "general": changed(["general-none", "general-0.6"]),
         "replay": changed(["replay-0.25"]),
         "shrink": gains([long(SINGLE), "shrunk"]),
         "items": table(

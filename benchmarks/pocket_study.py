@@ -76,13 +76,13 @@ def verdicts_of(run: Path) -> dict[str, str]:
     return {name: said["verdict"] for name, said in found.items() if isinstance(said, dict) and "verdict" in said}
 
 
-def gates_of(run: Path, recipe: str) -> list[tuple[str, str, str]]:
-    """The decisions of a run: recipe, stage, and what was found and done."""
+def gates_of(run: Path, recipe: str) -> list[tuple[str, str, int, str]]:
+    """The decisions of a run: recipe, stage, the number of rules, and what was found and done."""
     gates = json.loads((run / "verdict.json").read_text())["gates"]
-    return [(recipe, gate["stage"], f"{gate['outcome']}: {gate['action']}") for gate in gates]
+    return [(recipe, gate["stage"], len(gate["rows"]), f"{gate['outcome']}: {gate['action']}") for gate in gates]
 
 
-def count(keys: Iterable[tuple[str, ...]]) -> list[list[Any]]:
+def count(keys: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
     """How often each key occurs, in their order."""
     return [[*key, number] for key, number in sorted(Counter(keys).items())]
 
@@ -109,12 +109,12 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
         ]
         for title, one, other in QUESTIONS
     ]
-    gates = [[recipe.replace(SUFFIX, ""), stage, said, number] for recipe, stage, said, number in data["gates"]]
+    gates = [[row[0].replace(SUFFIX, ""), *row[1:]] for row in data["gates"] if row[2]]
     return {
         "gains": table(["recipe", *domains, "overall", "feasible", "tied"], gains),
         "differences": table(["question", "compared", *domains, "overall"], asked),
         "seeds": one_seed(data["one_seed"]),
-        "gates": table(["recipe", "stage", "found: done", "of 5 seeds"], gates),
+        "gates": table(["recipe", "stage", "rules", "found: done", "of 5 seeds"], gates),
         "cost": cost(data["totals"]),
     }
 

@@ -28,10 +28,10 @@ def rounded(value: Any) -> Any:
 
 
 def cell(effect: Mapping[str, Any]) -> str:
-    """A difference with its interval; bold where the interval leaves out 0."""
+    """A difference with its interval; bold where it is shown at 5%, corrected where there are several domains."""
     low, high = effect["ci"]
     text = f"{effect['difference']:+.2f} ({low:+.2f} to {high:+.2f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    return f"**{text}**" if effect.get("p_holm", effect["p_value"]) < 0.05 else text
 
 
 def table(heads: list[str], rows: list[list[Any]]) -> str:

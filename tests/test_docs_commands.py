@@ -55,6 +55,10 @@ EXECUTED: dict[str, Case] = {
     "equipoise recipes": Case(("3-hybrid-2way-as-built", "8-progressive-3stage-as-designed", "pocket-mixed")),
     "equipoise recipes show 3-hybrid-2way-as-built": Case(("stages:", "fallback: true")),
     "equipoise recipes pocket 3-hybrid-2way-as-built --out twin.yaml": Case(leaves=("twin.yaml",)),
+    **{
+        f"equipoise recipes control my-recipe.yaml --as {kind} --out {name}.yaml": Case(leaves=(f"{name}.yaml",))
+        for kind, name in (("ungated", "my-ungated"), ("one-mixture", "my-mixture"), ("reversed", "my-reversed"))
+    },
     "equipoise audit-table docs/original-experiments.yaml": Case(("33 claims: 0 real, 9 possible, 24 noise",)),
     "equipoise leaderboard runs/study": Case(("my-recipe", "my-recipe-one-mixture")),
     "equipoise leaderboard runs/study --versus my-recipe-one-mixture": Case(("my-recipe-one-mixture",)),
@@ -81,9 +85,9 @@ SEPARATE = {
 NOT_EXECUTED = {
     "make demo": f"{MINUTES}; test_docs_tour.py runs what it runs",
     "make test": "is this suite",
-    "make study": "takes hours; test_docs_tables.py compares its page with what it left",
+    "make study": f"{MINUTES}; test_docs_tables.py compares its page with what it left",
     "EQUIPOISE_REAL_DATA=/path/to/data equipoise run recipes/real-data-small.yaml": "needs the public data files",
-    "equipoise study my-recipe.yaml my-recipe-one-mixture.yaml --seeds 0,1,2,3,4": f"{MINUTES}: 10 runs",
+    "equipoise study my-ungated.yaml my-mixture.yaml my-reversed.yaml --seeds 0,1,2,3,4": f"{MINUTES}: 15 runs",
     "equipoise study recipes/pocket.yaml recipes/pocket-mixed.yaml --seeds 0,1,2 --out runs/study --jobs 2": (
         f"{MINUTES}: 6 runs; test_docs_tour.py runs a study"
     ),
