@@ -17,7 +17,12 @@ from typing import Any
 
 from equipoise.study.process import die_with
 
-NEEDED = ("equipoise.commands", "equipoise.stages", "equipoise.report.html", "equipoise.report.read")
+NEEDED = (
+    *("equipoise.cli", "equipoise.commands", "equipoise.stages", "equipoise.report.html", "equipoise.report.read"),
+    *("equipoise.evaluation.judge", "equipoise.model.server", "equipoise.pocket.world"),
+    *("pyarrow.dataset", "pandas"),  # pyarrow imports them when it meets its first table
+)
+"""What every run needs, those modules as well that it would import on its way."""
 
 
 def main() -> None:
