@@ -104,6 +104,15 @@ def ended(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def failing(folder: Path) -> Path:
+    """A run in its first stage that an error ended; its lock was given back."""
+    going(folder)
+    events = [*EVENTS, {"time": 1025.0, "event": "failed", "error": "step 4: the loss is NaN\x1b[31m"}]
+    write_lines(folder / "events.jsonl", events)
+    (folder / ".lock").write_text("{}")
+    return folder
+
+
 def mark(folder: Path, **changes: Any) -> None:
     """Put the mark of this process, with `changes`, into the lock of a run."""
     (folder / ".lock").write_text(json.dumps({**holder.mark(), **changes}))

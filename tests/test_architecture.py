@@ -35,12 +35,13 @@ FLOORS = [
         "verify",
         "verify_stages",
     },
-    {"study", "compat", "init", "reference", "controls"},
+    {"study", "init", "reference", "controls"},
     {"report"},
     {"exporting"},
     {"api", "console", "console_pairs", "console_scores", "console_study"}
     | {"watch", "watch_read", "watch_show", "watch_time", "commands_live", "ui"}
     | {
+        "compat",
         "commands",
         "commands_eval",
         "commands_export",

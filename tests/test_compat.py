@@ -10,20 +10,22 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from equipoise.beginning import require_same_recipe
 from equipoise.compat.explain import meanings
 from equipoise.compat.flags import FLAGS, parser
 from equipoise.compat.program import main
 from equipoise.compat.translate import output_dir, recipe_of, run_name, settings_of
-from equipoise.recipe import Recipe
-from equipoise.recipe_file import load_recipe, parse_recipe
+from equipoise.recipe import Lora, Recipe
+from equipoise.recipe_file import changed_fields, load_recipe, parse_recipe, resolved
 from equipoise.recipe_text import recipe_text
 from equipoise.records import InputError
-from equipoise.run_folder import Run, read_json
+from equipoise.run_folder import Run, read_json, write_json
 from equipoise.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -91,8 +93,7 @@ def test_every_printed_command_is_accepted() -> None:
     assert len(commands) >= 20
     assert {program for program, _ in commands} == {"dpo_train_mt", "dpo_train_mt_v2", "run_3way_hybrid"}
     for program, line in commands:
-        domains = "--use_3way_hybrid " if "lora_r_" in line or "lr_" in line else ""
-        assert translated(program, domains + line).stages, line
+        assert translated(program, line).stages, line
 
 
 @pytest.mark.parametrize("name", PRODUCTION)
@@ -154,6 +155,66 @@ def test_what_else_can_be_asked_for() -> None:
     assert run_name(settings_of("dpo_train_mt_v2", {"progressive": True, "stage": 2})) == "progressive-stage2"
 
 
+DOMAIN_FLAGS = "--lora_r_finance 16 --lora_r_general 4"
+"""As the original notes print them: without a word about the mix."""
+
+
+def shown(program: str, line: str, capsys: pytest.CaptureFixture[str]) -> tuple[Recipe, list[str]]:
+    """The recipe that `--show` prints, and its `!` lines."""
+    assert main(program, shlex.split(f"{line} --show")) == 0
+    out = capsys.readouterr().out
+    return parse_recipe(out[: out.find("\n!") + 1 or None]), [row for row in out.splitlines() if row.startswith("! ")]
+
+
+def test_flags_of_domains_without_pairs_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    alone, said = shown("dpo_train_mt", DOMAIN_FLAGS, capsys)
+    assert isinstance(alone.stages[0].lora, Lora) and alone.stages == translated("dpo_train_mt", "").stages
+    assert said == [
+        "! --lora_r_finance: nothing to act on: there are no finance pairs in this mix",
+        "! --lora_r_general: nothing to act on: there are no general pairs in this mix",
+    ]
+    two, said = shown("dpo_train_mt", f"--use_hybrid {DOMAIN_FLAGS}", capsys)
+    lora = two.stages[0].lora
+    assert isinstance(lora, dict) and {name: one.rank for name, one in lora.items()} == {"finance": 16, "reddit": 8}
+    assert said[0].startswith("! --lora_r_finance: each domain has an adapter of its own")
+    assert said[1:] == ["! --lora_r_general: nothing to act on: there are no general pairs in this mix"]
+
+
+def test_show_needs_no_earlier_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "--progressive --stage 2 --stage2_beta 0.03 --exp_tag t --output_dir out"
+    recipe, said = shown("dpo_train_mt_v2", line, capsys)
+    assert [stage.dpo.beta for stage in recipe.stages] == [0.01, 0.03]
+    assert said[0] == "! --stage 2: there is no out/t-stage1; run --stage 1 first, with the same --exp_tag"
+    assert len(said) == 2 and said[1].startswith("! --stage: a run has the stages up to this one")
+    assert main("dpo_train_mt_v2", shlex.split(line)) == 2
+    assert "there is no out/t-stage1" in capsys.readouterr().err
+
+
+def test_the_twin_says_which_flags_it_replaces(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--pocket --model a/b --max_length 1999 --eval_limit 30 --mtbench_limit 500 --reddit_limit 9 --beta 0.5"
+    recipe, said = shown("dpo_train_mt", line, capsys)
+    limits = {name: task.limit for name, task in recipe.evaluation.tasks.chosen().items()}
+    assert limits == {"tatqa": 30, "mt_bench": 80, "finance_instruct": 120, "reddit": 9}
+    assert recipe.stages[0].dpo.beta == 0.5
+    assert said == [
+        "! --model, --max_length: the pocket twin has its own",
+        "! --eval_limit, --mtbench_limit, --reddit_limit: the pocket twin's own number where that is smaller",
+    ]
+    assert shown("dpo_train_mt", "--model a/b", capsys)[1] == []
+
+
+def test_warnings_of_libraries_stay_out_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.resetwarnings()
+        shown("dpo_train_mt", "", capsys)
+        warnings.warn_explicit("old", FutureWarning, "x.py", 1, module="transformers.modeling_utils")
+        warnings.warn_explicit("ours", FutureWarning, "x.py", 1, module="equipoise.x")
+    assert [str(one.message) for one in heard] == ["ours"]
+
+
 def test_old_meanings_that_were_faults_are_explained_once_each() -> None:
     said = meanings({"hybrid_ratio": 0.5, "eval_temperature": 0.2, "eval_top_p": 0.9, "beta": 0.1}, "hybrid")
     assert [line.partition(":")[0] for line in said] == ["--hybrid_ratio", "--eval_temperature, --eval_top_p"]
@@ -171,7 +232,6 @@ def test_old_meanings_that_were_faults_are_explained_once_each() -> None:
         ("--stage 2", "--progressive"),
         ("--progressive --stage 4", "1 to 3"),
         ("--use_3way_hybrid --reddit_ratio 0.9", "sum to 1.5"),
-        ("--lora_r_general 4", "no general pairs"),
         ("--exp_tag ../x", "letters"),
         ("--do_eval false --do_mtbench false --do_instruct false --do_reddit false", "at least one"),
     ],
@@ -180,6 +240,16 @@ def test_contradictions_are_one_line(line: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         translated("dpo_train_mt", line)
     assert "\n" not in str(caught.value)
+
+
+def test_another_recipe_is_not_listed_whole(tmp_path: Path) -> None:
+    one, other = translated("dpo_train_mt", ""), translated("run_3way_hybrid", "--progressive false --seed 7")
+    write_json(tmp_path / "recipe.json", resolved(one))
+    with pytest.raises(InputError) as caught:
+        require_same_recipe(other, Run(tmp_path))
+    _, *listed = str(caught.value).splitlines()
+    changes = changed_fields(one, other)
+    assert len(changes) > 9 and listed == [*changes[:8], f"and {len(changes) - 8} more"]
 
 
 @pytest.mark.parametrize("script", ["dpo_train_mt", "dpo_train_mt_v2", "run_3way_hybrid"])
@@ -212,7 +282,9 @@ def test_stage_2_goes_on_from_stage_1(tiny: Path, capsys: pytest.CaptureFixture[
     assert main("dpo_train_mt_v2", shlex.split(f"{STAGED} 2")) == 2
     said = capsys.readouterr().err.strip()
     assert "no out/t-stage1" in said and "\n" not in said
-    assert main("dpo_train_mt_v2", shlex.split(f"{STAGED} 1 --stage1_beta 0.02")) in (0, 1)
+    assert main("dpo_train_mt_v2", shlex.split(f"{STAGED} 1 --stage1_beta 0.02 --instruct_limit 25")) in (0, 1)
+    # A flag that was given its default is a given one all the same: the next stage's twin has this limit too.
+    assert read_json(tiny / "out/t-stage1.flags.json")["instruct_limit"] == 25
     assert "beta: 0.02" in capsys.readouterr().out
     assert main("dpo_train_mt_v2", shlex.split(f"{STAGED} 2 --seed 7")) == 2
     assert "seed: 42 -> 7" in capsys.readouterr().err

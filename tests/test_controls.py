@@ -101,6 +101,39 @@ def test_what_cannot_become_one_mixture_is_said(changes: dict[str, Any], said: s
         control(staged(**changes), "one-mixture")
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"flipped": 1.0}, "flipped (0.0, 1.0)"),
+        ({"dpo": {"beta": 0.2, "loss": "ipo"}}, "dpo.loss (sigmoid, ipo)"),
+        ({"dpo": {"beta": 0.2, "label_smoothing": 0.1, "loss": "robust"}}, "dpo.loss"),
+        ({"dpo": {"beta": 0.2, "sft_weight": 0.1}}, "dpo.sft_weight (0.0, 0.1)"),
+        ({"reference": "base"}, "reference (previous, base)"),
+        ({"order": "curriculum"}, "order (shuffle, "),
+        ({"optim": {"epochs": 2, "batch_size": 32}}, "optim.batch_size (10, 32)"),
+        ({"optim": {"epochs": 2, "batch_size": 10, "schedule": "linear"}}, "optim.schedule (cosine, linear)"),
+    ],
+)
+def test_stages_that_differ_are_no_one_mixture(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        control(staged(**changes), "one-mixture")
+    assert f"stages first and second differ in {field}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_mixture_has_room_for_the_longest_pairs() -> None:
+    recipe = staged(dpo={"beta": 0.2, "max_length": 300, "max_prompt_length": 200})
+    recipe["stages"][0]["dpo"] |= {"max_length": 700, "max_prompt_length": 100}
+    (stage,) = Recipe.model_validate(control(recipe, "one-mixture")).stages
+    assert (stage.dpo.max_length, stage.dpo.max_prompt_length) == (700, 200)
+
+
+def test_what_is_flipped_cannot_be_flipped() -> None:
+    with pytest.raises(InputError, match="staged: stage second is flipped already"):
+        control(staged(flipped=1.0), "flipped")
+    assert [stage["flipped"] for stage in control(staged(flipped=0.2), "flipped")["stages"]] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("kind", ["one-mixture", "reversed"])
 def test_one_stage_has_no_order(kind: str) -> None:
     recipe = staged()

@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 
 from chat_server import chat_server, says
 from equipoise import cli
+from equipoise.model import adapters
+from equipoise.model.load import load_policy
+from equipoise.recipe import Lora
+from equipoise.recipe_parts import ModelSpec
 from experiments import write_rows
+from models import make_policy
 
 RULE = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 IFEVAL = [{"key": n, "prompt": f"Name {n} colours. Use no comma.", **RULE} for n in range(4)]
@@ -86,6 +91,24 @@ def test_a_judge_grades_both_turns_and_what_it_does_not_grade_is_unscored(tmp_pa
     assert (scores["0"]["value"], scores["0"]["metrics"]) == (5.5, {"turn_1": 4.0, "turn_2": 7.0})
     assert scores["2"]["value"] is None and scores["2"]["unscored"] == "the judge gave no grade"
     assert any("reference answer" in prompt for prompt in prompts)
+
+
+def test_an_adapter_of_another_model_is_told(tmp_path: Path) -> None:
+    """Its shapes fit, so that scores alone would say nothing; a copy at the model's own place is no other model."""
+    model, other = make_policy(tmp_path / "model"), tmp_path / "adapter"
+    policy = load_policy(ModelSpec(id=str(model)))
+    adapters.save(adapters.add(policy.model, Lora(rank=2), seed=0, base_name="Qwen/Qwen3-1.7B"), other)
+    source = "{kind: pocket, domain: general, rows: 40}"
+    task = f"evaluation.tasks.preference_accuracy={{source: {source}, limit: 6}}"
+    command = ("eval", model, "--task", "preference_accuracy", "--set", task, "--json", "--adapter", other)
+    said = invoke(*command)
+    assert said.exit_code == 0, said.output
+    assert f"warning: adapter {other} says it was trained on Qwen/Qwen3-1.7B, and is put on {model}" in said.stderr
+    json.loads(said.stdout)
+    config = other / "adapter_config.json"
+    for same in (model, model / ".." / "model"):
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": str(same)}))
+        assert adapters.of_another_base(str(model), [other]) == []
 
 
 def test_repeats_measure_the_noise_of_the_instrument(tmp_path: Path) -> None:

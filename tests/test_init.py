@@ -304,6 +304,20 @@ def test_prompts_alone_need_a_reward_model(tmp_path: Path) -> None:
     assert list(recipe.evaluation.tasks.chosen()) == ["mt_bench"]
 
 
+def test_the_fewest_pairs_that_can_be_judged_by(tmp_path: Path) -> None:
+    """Twelve are enough, as the refusal of eleven says."""
+    made = make_recipe(Answers("pocket", [str(write(tmp_path / "a.jsonl", pairs(12)))]), "r.yaml", None)
+    assert made.checked.wrong == [] and "4 items of preference_accuracy:a" in made.checked.done
+
+
+def test_prompts_beside_single_answers_can_be_named(tmp_path: Path) -> None:
+    rows = [{"prompt": row["prompt"], "completion": "So.", "label": True} for row in pairs(30)]
+    data = str(write(tmp_path / "kto.jsonl", rows))
+    assert look(data, Answers("pocket", columns={"prompt": "prompt"})).layout.kind == "on_policy"
+    both = [{**row, "output": "x", "label": True} for row in pairs(30)]
+    assert look(str(write(tmp_path / "both.jsonl", both)), Answers("pocket")).layout.kind == "table"
+
+
 def test_two_files_of_one_domain(tmp_path: Path) -> None:
     every = pairs(120)
     files = [str(write(tmp_path / name, rows)) for name, rows in (("a.csv", every[:80]), ("b.csv", every[80:]))]
@@ -367,6 +381,23 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     )
     one = str(write(tmp_path / "one.jsonl", pairs(1)))
     assert "too few pairs to keep some apart" in refused(tmp_path, *pocket, "--data", one)
+    few = str(write(tmp_path / "few.jsonl", pairs(11)))
+    # 0.3 of 12 are 4 held out, 2 for gates and 2 for the verdict; of 11 only 3 are.
+    assert "11 usable pairs of 11 different prompts; needs at least 12 pairs" in refused(
+        tmp_path, *pocket, "--data", few
+    )
+    alike = str(write(tmp_path / "alike.jsonl", [{**row, "prompt": f"Q{n % 3}"} for n, row in enumerate(pairs(40))]))
+    assert "40 usable pairs of 3 different prompts; needs at least 12" in refused(tmp_path, *pocket, "--data", alike)
+    labels: tuple[object, ...] = (True, False)
+    single = [
+        {"prompt": row["prompt"], "completion": row["chosen"], "label": labels[n % 2]}
+        for n, row in enumerate(pairs(30))
+    ]
+    for suffix in ("jsonl", "csv"):  # a table without types holds the same as True and False
+        kto = str(write(tmp_path / f"kto.{suffix}", single))
+        assert "single answers with a label are no pairs" in refused(
+            tmp_path, *pocket, "--data", kto, "--reward", "pocket"
+        )
     assert "keys are prompt" in refused(tmp_path, *pocket, "--data", data, "--columns", "question=asked")
     assert "no such file" in refused(tmp_path, *pocket, "--data", "nowhere.jsonl")
     assert "--kind csv: one of" in refused(tmp_path, *pocket, "--data", data, "--kind", "csv")

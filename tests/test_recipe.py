@@ -11,7 +11,15 @@ from equipoise.evaluation.tasks.base import Evidence, PairLikelihood, Rewards
 from equipoise.model.generate import Answer
 from equipoise.recipe import Recipe
 from equipoise.recipe_evaluation import METRICS, TaskSpec
-from equipoise.recipe_file import RecipeError, changed_fields, fingerprint, load_recipe, parse_recipe, resolved
+from equipoise.recipe_file import (
+    RecipeError,
+    changed_fields,
+    fingerprint,
+    load_recipe,
+    parse_recipe,
+    resolved,
+    told_changes,
+)
 from equipoise.records import Item
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -56,7 +64,7 @@ def test_numbers_defaults_and_plain_counts() -> None:
         ("limit: 3", "limit: three", 12, "evaluation.tasks.tatqa.limit", "integer"),
         ("{general: 100}", "{pairs: 9, shares: {general: 0.5}}", 8, "stages.0.mix", "sum to 0.5"),
         ("{general: 100}", "{genral: 100}", 8, "stages.0.mix.genral", "did you mean 'general'"),
-        ("mt_bench: 0.0", "reddit: 0.0", 10, "stages.0.gate.reddit", "not evaluated"),
+        ("mt_bench: 0.0", "reddit: 0.0", 10, "stages.0.gate.improve.reddit", "not evaluated"),
         ("kind: pocket", "kind: poket", 5, "sources.general", "'pocket'"),
         ("learning_rate: 5e-6", "learning_rate: -1", 9, "stages.0.optim.learning_rate", "greater than 0"),
         ("reward: {id: pocket}\n", "", 11, "evaluation.tasks", "scored by a reward model"),
@@ -68,7 +76,13 @@ def test_numbers_defaults_and_plain_counts() -> None:
             "'mt_bench'",
         ),
         ("name: small\n", "", None, "name", "missing"),
-        ("mt_bench: 0.0", "mt_bench.corect: 0.0", 10, "stages.0.gate.mt_bench.corect", "did you mean 'correct'"),
+        (
+            "mt_bench: 0.0",
+            "mt_bench.corect: 0.0",
+            10,
+            "stages.0.gate.improve.mt_bench.corect",
+            "did you mean 'correct'",
+        ),
         ("mt_bench: 0.0", "mt_bench: .nan", 10, "stages.0.gate.improve.mt_bench", "finite"),
         ("learning_rate: 5e-6", "learning_rate: .inf", 9, "stages.0.optim.learning_rate", "finite"),
         (
@@ -131,6 +145,8 @@ def test_identity_is_apart_from_the_name() -> None:
     changed = parse_recipe(GOOD, ["stages.0.dpo.beta=0.2"])
     assert fingerprint(one) == fingerprint(renamed) != fingerprint(changed)
     assert changed_fields(one, changed) == ["stages.0.dpo.beta: 0.1 -> 0.2"]
+    assert told_changes([f"{n}" for n in range(8)]) == [f"{n}" for n in range(8)]
+    assert told_changes([f"{n}" for n in range(40)]) == [*(f"{n}" for n in range(8)), "and 32 more"]
 
 
 def test_gates_may_name_exactly_the_figures_that_tasks_give() -> None:

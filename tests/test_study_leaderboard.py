@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from equipoise import cli
+from equipoise.recipe_file import parse_recipe, resolved
 from equipoise.records import InputError
 from equipoise.run_folder import write_json
 from equipoise.study.board_json import board_record
@@ -18,7 +19,7 @@ from equipoise.study.evidence import Side, contrast, effect
 from equipoise.study.leaderboard import Board, make_board
 from equipoise.study.overall import overall, ranks, unit
 from equipoise.study.pareto import front, letters, tied_groups
-from study_runs import spread, write_run
+from study_runs import RECIPE, spread, write_run
 
 NAN = float("nan")
 
@@ -58,8 +59,34 @@ def test_the_overall_score_by_hand() -> None:
 
 
 def test_the_unit_is_the_bases_spread() -> None:
-    assert unit(np.array([[1.0, 3.0, NAN], [1.0, 3.0, 5.0]])) == pytest.approx(2**0.5)
-    assert unit(np.array([[2.0, 2.0]])) == 0.0
+    assert unit("tatqa", np.array([[1.0, 3.0, NAN], [1.0, 3.0, 5.0]])) == pytest.approx(2**0.5)
+    assert unit("tatqa", np.array([[2.0, 2.0]])) == 0.0
+
+
+def test_pairs_count_although_the_base_has_a_half_on_each(tmp_path: Path) -> None:
+    """30 of 40 pairs right: 0.75 - 0.5 in units of 0.5. tatqa gains nothing, so the mean of two domains is 0.25."""
+    pairs = "preference_accuracy:own"
+    gains = {"tatqa": [0.0] * 40, pairs: [0.5] * 30 + [-0.5] * 10}
+    one = write_run(tmp_path / "one", gains, base={pairs: [0.5] * 40})
+    text = RECIPE.format(name="one", seed=0, rate="1e-5").replace("mt_bench: {}", f'"{pairs}": {{source: mine}}')
+    write_json(one / "recipe.json", resolved(parse_recipe(text)))
+    found = board(one)
+    assert found.units[pairs] == 0.5 and found.rows[0].gains[pairs].standardised == pytest.approx(0.5)
+    assert found.rows[0].overall and found.rows[0].overall.difference == pytest.approx(0.25)
+    assert not any("no part in the overall score" in note for note in found.notes)
+
+
+def test_a_board_without_an_overall_score(tmp_path: Path) -> None:
+    """All scores of the base are equal: the domains are shown all the same."""
+    for name, mean, rate in (("one", 2.0, "1e-5"), ("two", 1.0, "2e-5")):
+        write_run(tmp_path / name, {"tatqa": spread(mean)}, base={"tatqa": [3.0] * 40}, rate=rate)
+    found = board(tmp_path)
+    assert [(row.name, row.overall, row.ranks) for row in found.rows] == [("one", None, None), ("two", None, None)]
+    assert found.rows[0].gains["tatqa"].effect.difference == pytest.approx(2.0)
+    shown = CliRunner().invoke(cli.app, ["leaderboard", str(tmp_path), "--versus", "two"])
+    assert shown.exit_code == 0 and "there is no overall score, and no ranks" in shown.stdout
+    record = json.loads(CliRunner().invoke(cli.app, ["leaderboard", str(tmp_path), "--versus", "two", "--json"]).stdout)
+    assert record["rows"][0]["overall"] is None and record["versus"]["rows"][0]["overall"] is None
 
 
 def test_the_interval_of_the_overall_score_is_that_of_a_mean_of_domains() -> None:
@@ -79,7 +106,7 @@ def test_ranks_under_other_weights() -> None:
     assert found["a"].first + found["b"].first == pytest.approx(1.0)
     assert found["a"].first == pytest.approx(0.5, abs=0.03)
     assert (found["c"].low, found["c"].high, found["c"].first) == (3, 3, 0.0)
-    assert ranks({}) == {}
+    assert ranks({}) == ranks({"a": [], "b": []}) == {}
 
 
 def test_seeds_widen_the_interval() -> None:
@@ -121,6 +148,7 @@ def test_the_whole_table(tmp_path: Path) -> None:
     record = json.loads(json.dumps(board_record(found)))
     assert record["rows"][0]["domains"]["tatqa"]["difference"] == pytest.approx(2.0)
     assert any("one seed only" in note for note in record["notes"])
+    assert any("corrected for 12 comparisons (6 pairs of recipes, 2 domains)" in note for note in record["notes"])
 
 
 def test_runs_that_kept_nothing_stand_in_the_table(tmp_path: Path) -> None:

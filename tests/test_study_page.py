@@ -162,6 +162,35 @@ def test_failed_runs_have_the_reason_of_the_study(study: Path) -> None:
     assert (run.seconds, run.training, run.measuring, run.other, run.pairs) == (720.0, 300.0, 0.0, 420.0, 16)
 
 
+def test_the_reason_that_a_run_wrote_down_itself(study: Path) -> None:
+    """As its last event; once it goes on again that reason is a thing of the past."""
+    broken = write_run(study / "half", {"tatqa": spread(1.0)}, rate="8e-5")
+    (broken / "done").unlink()
+    events = [{"time": 10.0, "event": "begin"}, {"time": 70.0, "event": "failed", "error": "out of memory"}]
+    write_lines(broken / "events.jsonl", events)
+    said = words(page(study))
+    assert "half failed out of memory; continue it with: equipoise run --resume half" in said
+    write_lines(broken / "events.jsonl", [*events, {"time": 90.0, "event": "begin"}])
+    assert "half unfinished continue it with" in words(page(study))
+
+
+def test_the_headline_says_what_may_be_lost(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", {"tatqa": spread(3.5), "mt_bench": spread(-0.1)})
+    said = words(page(tmp_path))
+    assert "Ship one if a possible loss in mt_bench (up to 0.42) is acceptable: overall score +1." in said
+
+
+def test_a_page_without_an_overall_score(tmp_path: Path) -> None:
+    for name, rate in (("one", "1e-5"), ("two", "2e-5")):
+        write_run(tmp_path / name, {"tatqa": spread(2.0)}, base={"tatqa": [3.0] * 40}, rate=rate)
+    text = page(tmp_path)
+    said = words(text)
+    assert "No overall score can be had: choose by the domain that matters" in said
+    assert "tatqa one" in said and "balanced" not in said and "Overall" not in said
+    assert '<option value="0">overall score' not in text
+    assert embedded(text)["rows"][0]["gains"][0] is None
+
+
 def test_a_study_without_a_finished_run_still_has_a_page(tmp_path: Path) -> None:
     (write_run(tmp_path / "one", {"tatqa": spread(1.0)}) / "done").unlink()
     said = words(page(tmp_path))

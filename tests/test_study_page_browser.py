@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from browser import WIDTHS, browser, opened
+from equipoise.recipe_file import parse_recipe, resolved
 from equipoise.report.study_html import write_study
 from equipoise.run_folder import read_lines, write_json, write_lines
-from study_runs import spread, write_run
+from study_runs import RECIPE, spread, write_run
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202eevil"
 
@@ -117,6 +118,51 @@ def test_two_runs_are_compared_item_by_item(started: Any, study: Path) -> None:
         assert "8 <img src=x onerror=alert(1)> ⟨U+202E⟩evil" in said and "0 <img" in said and "Which one?" in said
         page.locator("#pair [name=side]").select_option("the second")
         assert page.locator("#pair-items tbody tr").count() == 0
+        seen.require_clean()
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four domains, and six recipes with long names that are not told apart."""
+    folder = tmp_path_factory.mktemp("crowded")
+    tasks = ("tatqa", "mt_bench", "finance_instruct", "reddit")
+    for number in range(6):
+        name = f"8-progressive-3stage-as-designed-pocket-reversed-{number}"
+        gains = {task: spread(0.4 + number / 100 if task == "reddit" else 0.01) for task in tasks}
+        run = write_run(folder / name, gains, rate=f"{number + 1}e-5")
+        text = RECIPE.format(name=name, seed=0, rate=f"{number + 1}e-5")
+        text = text.replace("mt_bench: {}", "mt_bench: {}, finance_instruct: {}, reddit: {}")
+        write_json(run / "recipe.json", resolved(parse_recipe(text)))
+    return write_study([folder])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_names_do_not_break_the_tables(started: Any, crowded: Path, width: int) -> None:
+    fits = (
+        "(css) => { const one = document.querySelector(css); return one.offsetWidth <= one.parentElement.clientWidth; }"
+    )
+    with opened(started, crowded, width=width) as seen:
+        advice = seen.page.locator(".advice")
+        assert seen.page.evaluate(fits, ".advice")
+        assert advice.locator("details.also summary").first.inner_text() == "5 recipes"
+        assert advice.bounding_box()["height"] < (900 if width == WIDTHS[0] else 1800)
+        if width == WIDTHS[0]:
+            assert seen.page.evaluate(fits, ".board")
+            seen.page.emulate_media(media="print")
+            seen.page.set_viewport_size({"width": 703, "height": 900})  # A4 without its margins
+            assert seen.page.evaluate(fits, ".board")
+        seen.require_accessible()
+        seen.require_clean()
+
+
+def test_without_an_overall_score_the_first_domain_is_shown(started: Any, tmp_path: Path) -> None:
+    for number, rate in enumerate(("1e-5", "2e-5", "3e-5")):
+        write_run(tmp_path / f"r{number}", {"tatqa": spread(number)}, base={"tatqa": [3.0] * 40}, rate=rate)
+    with opened(started, write_study([tmp_path])) as seen:
+        points = seen.page.locator("svg.effect .only").get_attribute("points")
+        heights = [float(point.split(",")[1]) for point in points.split()]
+        assert len(heights) == 3 and heights == sorted(heights, reverse=True)
+        assert seen.page.locator("#measure [name=measure] option").all_inner_texts() == ["tatqa"]
         seen.require_clean()
 
 

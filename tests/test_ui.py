@@ -20,7 +20,7 @@ from equipoise.ui.app import create_app
 from equipoise.ui.guard import refuse
 from equipoise.ui.stacks import kept_point, stack_of, tuned_points
 from equipoise.ui.talk import Talk, read_question
-from live_runs import HOSTILE, ended, going, mark
+from live_runs import HOSTILE, ended, failing, going, mark
 from study_runs import spread, write_run
 
 HOME = "http://127.0.0.1:8000"
@@ -41,6 +41,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         (root / name / "recipe.json").write_text(content)
     write_run(root / HOSTILE[:40].replace("/", " "), {"tatqa": spread(0.0), "mt_bench": spread(0.0)}, name="odd-name")
+    failing(root / "failed")
+    edited = ended(root / "edited")
+    write_json(edited / "done", {"files": {"verdict.json": "0" * 64}})
+    (ended(root / "lost") / "recipe.json").unlink()
     (root / "no-run").mkdir()
     (root.parent / "secret").mkdir()
     (root.parent / "secret" / "recipe.json").write_text('{"name": "outside"}')
@@ -60,6 +64,9 @@ def test_the_list(client: TestClient) -> None:
     assert entries["refused"]["verdicts"] == {"tatqa": "worse"} and entries["refused"]["kept"] == "base"
     assert entries["refused"]["took_s"] == 38.0 and entries["going"]["state"] == "running"
     assert all("recipe.json cannot be read" in entries[name]["notes"][0] for name in ("half", "list", "odd"))
+    assert entries["failed"]["state"] == "failed" and "failed: step 4" in entries["failed"]["notes"][0]
+    assert "recipe.json is missing" in entries["lost"]["notes"][0] and entries["lost"]["kept"] == "base"
+    assert entries["edited"]["changed"] and not entries["refused"]["changed"]
     page = client.get("/").text
     assert 'href="/run/study/better"' in page and "Does a run show where it is?" in page
     assert "<script>alert" not in page and "\u202e" not in page and "&lt;script&gt;" in page
@@ -73,7 +80,17 @@ def test_every_page_of_every_run_answers(client: TestClient) -> None:
             assert answer.status_code == 200, (kind, entry["id"], answer.text)
             assert "<script>alert" not in answer.text and "Traceback" not in answer.text
         report = client.get(f"/report/{entry['id']}")
-        assert report.status_code == (400 if entry["id"] in ("half", "list", "odd") else 200), entry["id"]
+        assert report.status_code == (400 if entry["id"] in ("half", "list", "odd", "lost") else 200), entry["id"]
+
+
+def test_pages_say_what_failed_was_edited_or_is_lost(client: TestClient) -> None:
+    assert client.get("/").text.count("changed since the run ended</span>") == 1
+    assert "Changed since the run ended." in client.get("/run/edited").text
+    assert "Changed since the run ended." not in client.get("/run/refused").text
+    failed = client.get("/run/failed").text
+    assert "The run failed: step 4: the loss is NaN" in failed and 'data-going=""' in failed
+    assert "recipe.json is missing" in client.get("/run/lost").text
+    assert "0.500 (2)" in client.get("/run/going").text
 
 
 def test_the_page_of_a_run_follows_it(runs: Path, client: TestClient) -> None:

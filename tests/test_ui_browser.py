@@ -136,9 +136,12 @@ def test_both_models_answer(started: Any, address: str, width: int) -> None:
     with opened(started, f"{address}/talk/short", width=width) as seen:
         page = seen.page
         page.fill("#longest", "12")
+        assert "Enter sends" in page.inner_text("#keys")
         for turn, question in enumerate(("What is a bond?", HOSTILE)):
             page.fill("#question", question)
-            page.click("#send")
+            page.press("#question", "Shift+Enter")  # a new line, and nothing is sent
+            assert page.input_value("#question") == f"{question}\n" and page.locator("#base .user").count() == turn
+            page.press("#question", "Enter")
             for side in ("base", "tuned"):
                 page.locator(f"#{side} .facts").nth(turn).wait_for(timeout=60_000)
                 assert page.locator(f"#{side} .assistant .said").nth(turn).inner_text().strip()

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from equipoise import cli, holder, watch
 from equipoise.records import InputError
-from equipoise.run_folder import Run, hashes, write_text
+from equipoise.run_folder import Run, hashes, write_lines, write_text
 from equipoise.watch_read import QUIET, Reader
 from equipoise.watch_show import spark
-from equipoise.watch_time import Pace, pace, time_left
+from equipoise.watch_time import Pace, pace, time_left, training_left, words
 from live_runs import AFTER, EVENTS, HOSTILE, ended, going, mark
 from study_runs import spread, write_run
 
@@ -48,7 +48,7 @@ def test_where_a_run_is(tmp_path: Path) -> None:
     assert (first.state, first.step, first.steps, first.pairs_per_s) == ("training", 3, 4, 2.0)
     assert first.accuracy == (0.25, 0.5, 0.75) and second.state == "waiting"
     assert seen.left_s == pytest.approx((2 + 10) + (2 + 4 + 10))
-    assert seen.scores == {"tatqa": {"base": {"mean": 0.5, "n": 2, "items": "dev"}}}
+    assert seen.scores == {"tatqa": {"base": {"mean": 0.5, "n": 2, "items": "dev", "lines": 4}}}
     assert seen.notes == () and seen.passed is None
 
 
@@ -60,6 +60,28 @@ def test_time_left_while_measuring_and_without_knowledge() -> None:
     assert time_left(1024.0, EVENTS, pace(EVENTS), 1, []) is None  # no step was timed yet
     reused = [EVENTS[0], EVENTS[1], {"time": 1001.1, "event": "base scores reused", "repeat": 0}, *EVENTS[2:]]
     assert pace(reused).measuring is None  # what came from the store says nothing about measuring
+    failed = [*EVENTS[:2], {"time": 1001.5, "event": "failed", "error": "?"}, {"time": 1100.0, "event": "begin"}]
+    assert pace(failed).measuring is None  # nor does what failed, and what is to come is not known yet
+    assert time_left(1101.0, failed, Pace(2.0, 0.25, 10.0), 0, [(8, 2)]) is None
+
+
+def test_time_left_says_what_is_known(tmp_path: Path) -> None:
+    """The base came from the store, so measuring was never timed; 1 step of 2 s is left of the training in hand."""
+    folder = going(tmp_path / "going")
+    mark(folder)
+    reused = {"time": 1001.1, "event": "base scores reused", "repeat": 0}
+    write_lines(folder / "events.jsonl", [*EVENTS[:2], reused, *EVENTS[2:]])
+    seen = watch.look(folder, Reader(), now=1024.0)
+    assert (seen.left_s, seen.training_left_s) == (None, 2.0)
+    assert seen.left == "training: about 2 s left, then measuring, and 1 more stage"
+    assert seen.left in invoke("watch", folder, "--once")[1]
+    references = EVENTS[:3]  # 16 references of 0.25 s, one second of them gone, then 3 steps of 2 s
+    assert training_left(1012.0, references, Pace(2.0, 0.25, None), 3) == pytest.approx(3 + 6)
+    assert words(90.0, 30.0, 0) == "about 2 min left" and words(None, None, 1) == "time left not known yet"
+    # A stage that was measured in this run says how long measuring takes.
+    measured = [*EVENTS[:2], reused, *EVENTS[2:], *AFTER[:3], {**EVENTS[4], "time": 1040.0, "stage": "second"}]
+    assert pace(measured).measuring == 10.0
+    assert time_left(1040.0, measured, pace(measured), 3, []) == pytest.approx(3 * 2 + 10)
 
 
 def test_the_end_of_a_run_and_its_exit_code(tmp_path: Path) -> None:
@@ -140,7 +162,11 @@ def test_damaged_and_hostile_files_are_notes(tmp_path: Path) -> None:
     with (folder / "events.jsonl").open("a") as file:
         file.write('{"time": "yesterday", "event": "gate"}\n["odd"]\n{"time": 10')
     seen = watch.look(folder, Reader())
-    assert [note.partition(" ")[0] for note in seen.notes] == ["verdict.json", "gate.json", "train.jsonl"]
+    assert [note.partition(" ")[0] for note in seen.notes] == [
+        "verdict.json",
+        "stages/1-first/gate.json",
+        "stages/1-first/train.jsonl:",
+    ]
     assert seen.events[-1]["event"] == "end" and seen.scores["tatqa"]["base"]["mean"] is None
     code, output = invoke("watch", folder, "--once")
     assert code == 0 and "\x1b" not in output and "\u202e" not in output and "⟨U+202E⟩" in output

@@ -30,7 +30,7 @@ from equipoise.models import Models, require_reward
 from equipoise.preparation import Preparation, Prepared
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
-from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe
+from equipoise.recipe_file import changed_fields, fingerprint, resolved, stored_recipe, told_changes
 from equipoise.records import InputError, content_id
 from equipoise.run_folder import Run, provenance, read_json, write_json, write_lines, write_text
 from equipoise.store import Store
@@ -130,14 +130,16 @@ def _write_pools(run: Run, pools: Mapping[str, Pool]) -> None:
 
 
 def require_same_recipe(recipe: Recipe, run: Run) -> None:
-    """Raises InputError where a run that was begun has another recipe, with every field that differs."""
+    """Raises InputError where a run that was begun has another recipe, with the fields that differ."""
     path = run.folder / "recipe.json"
     if not path.is_file():
         return
     before = stored_recipe(read_json(path))
     if fingerprint(before) != fingerprint(recipe):
         changes = changed_fields(before, recipe)
-        raise InputError("\n".join([f"{run.folder}: the recipe has changed since this run began:", *changes]))
+        raise InputError(
+            "\n".join([f"{run.folder}: the recipe has changed since this run began:", *told_changes(changes)])
+        )
 
 
 def _require_same_input(now: Mapping[str, Any], run: Run) -> None:

@@ -53,6 +53,7 @@ def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     spec = loaded.model if loaded and loaded.model.id == asked.model else ModelSpec(id=asked.model)
     from equipoise import api
     from equipoise.evaluation.evaluate import rewarded
+    from equipoise.model.adapters import of_another_base
     from equipoise.outcome import noise_of_scores
 
     judge = _reward(asked.rewards, loaded.reward if loaded else None, asked.model)
@@ -60,6 +61,8 @@ def eval_command(asked: EvalOptions, out: Path | None, as_json: bool) -> None:
     if needed and judge is None:
         raise InputError(f"--reward: name the reward model that scores {', '.join(needed)}")
     with console.Terminal() as display:
+        for sentence in of_another_base(spec.id, asked.adapters):
+            display.say(f"warning: {sentence}")
         measured = api.evaluate_again(
             spec, evaluation, reward=judge, adapters=asked.adapters, sources=sources, display=display
         )

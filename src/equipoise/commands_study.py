@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -83,15 +84,16 @@ def recommend_command(places: Sequence[Path], priority: str, confidence: float, 
 def report_command(places: Sequence[Path], out: Path | None) -> Path:
     """Write the page of one run, or of several runs together; returns where it is."""
     from equipoise.report.html import write_report
+    from equipoise.report.recipe_read import left_by_a_run
     from equipoise.report.study_html import write_study
     from equipoise.report.study_read import is_run
     from equipoise.run_folder import Run
 
-    if len(places) > 1 or not is_run(places[0]):
+    if len(places) > 1 or not (is_run(places[0]) or left_by_a_run(places[0])):
         return write_study(places, out)
     if out is not None:
         raise InputError("--out: the report of one run lies in its folder; name several runs, or a folder of runs")
-    return write_report(Run.open(places[0]))
+    return write_report(Run(places[0]))
 
 
 def search_command(
@@ -158,7 +160,7 @@ def merge_command(
 ) -> int:
     """Merge adapters with the weights given, or with those that a search finds; returns 1 where it finds none."""
     quiet()
-    from equipoise.model.adapters import each
+    from equipoise.model.adapters import each, of_another_base
     from equipoise.model.load import load_policy
     from equipoise.study.merge import Blend, merge, require_mergeable
     from equipoise.study.merge_search import Coefficients
@@ -172,7 +174,10 @@ def merge_command(
     loaded = load_recipe(find_recipe(search)) if search else None
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: holds files already; choose another --out")
-    policy = load_policy(loaded.model if loaded else ModelSpec(id=model or base))
+    spec = loaded.model if loaded else ModelSpec(id=model or base)
+    for sentence in of_another_base(spec.id, adapters):
+        print(f"equipoise: warning: {sentence}", file=sys.stderr)
+    policy = load_policy(spec)
     record: dict[str, object] = {"weights": list(given)}
     if loaded:
         with console.Terminal() as display:

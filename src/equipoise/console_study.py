@@ -55,8 +55,7 @@ def board_tables(record: Mapping[str, Any]) -> None:
             len(row["seeds"]),
             "yes" if row["feasible"] else f"worse: {', '.join(row['worse_in'])}",
             "front" if row["on_front"] else ", ".join(f"below {name}" for name in row["dominated_by"]),
-            f"{row['overall']['difference']:+.3f}",
-            _interval(row["overall"]["ci"]),
+            *_overall(row["overall"]),
             *_ranks(row["ranks"]),
             row["letters"],
         )
@@ -100,6 +99,7 @@ def _versus(record: Mapping[str, Any]) -> None:
         )
         for row in record["rows"]
         for place, (domain, found) in enumerate([*row["domains"].items(), ("overall", row["overall"])])
+        if found is not None
     ]
     table(f"How much more each gained than {record['to']}", heads, cells, right=heads[2:])
 
@@ -108,12 +108,17 @@ def recommendation(record: Mapping[str, Any]) -> None:
     """What to ship, why, and what it costs."""
     chosen = record["recommended"]
     print(f"priority {record['priority']}: " + (f"ship {chosen}" if chosen else "keep the base model"))
+    if record["condition"]:
+        print(f"  {record['condition']}")
     for reason in record["why"]:
         print(f"  {reason}")
     if chosen:
         print("  runs: " + ", ".join(record["runs"]))
+    if record["without_adapter"]:
+        gone = ", ".join(record["without_adapter"])
+        print(f"  the adapter of these runs is missing, so they cannot be shipped as they are: {gone}")
     if record["costs"]:
-        print("in the other domains:" if record["priority"] != "balanced" else "by domain:")
+        print(f"{record['costs_are']}:")
         for cost in record["costs"]:
             print(f"  {cost}")
     if record["not_distinguishable"]:
@@ -178,6 +183,10 @@ def _domains(title: str, gains: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _interval(ci: Sequence[float]) -> str:
     return f"{ci[0]:+.3f} to {ci[1]:+.3f}"
+
+
+def _overall(found: Mapping[str, Any] | None) -> tuple[str, str]:
+    return (f"{found['difference']:+.3f}", _interval(found["ci"])) if found else ("", "")
 
 
 def _ranks(ranks: Mapping[str, Any] | None) -> tuple[str, str, str]:

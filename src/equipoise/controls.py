@@ -20,6 +20,13 @@ from equipoise.records import InputError
 
 ALL = "all"
 """Name of the stage that takes the place of the others."""
+JOINED = {
+    "dpo": {"beta", "max_length", "max_prompt_length"},
+    "optim": {"learning_rate", "epochs", "micro_batch_tokens", "checkpoint_every"},
+}
+"""Parts in which stages must agree to become one mixture, but for these fields: beta, rate and epochs are averaged or
+counted, the longest lengths have room for every pair, and the other two change no result but by rounding."""
+LENGTHS = ("max_length", "max_prompt_length")
 
 
 def control(recipe: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -50,6 +57,12 @@ def _ungated(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flipped(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    for stage in recipe["stages"]:
+        if stage.get("flipped", 0.0) == 1.0:
+            raise InputError(
+                f"{recipe['name']}: stage {stage['name']} is flipped already (flipped: 1); make the control of the "
+                "recipe that teaches the better answers"
+            )
     return {**recipe, "stages": [{**stage, "flipped": 1.0} for stage in recipe["stages"]]}
 
 
@@ -63,23 +76,30 @@ def _reversed(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _one_mixture(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """One stage that presents as many pairs of each source as all stages together.
 
-    Rates and betas are means over optimiser steps; the adapter is that of the largest rank, the gate the last one.
+    Rates and betas are means over optimiser steps; the longest lengths are taken, the adapter of the largest rank, the
+    last gate.
     """
     _require_several(recipe, "stages to put together")
     stages = [Stage.model_validate(stage) for stage in recipe["stages"]]
     for stage in stages:
         _require_plain(recipe["name"], stage)
+        _require_alike(recipe["name"], stages[0], stage)
     counts: dict[str, float] = {}
     for stage in stages:
         for source, count in _counts(stage).items():
             counts[source] = counts.get(source, 0.0) + count * stage.optim.epochs
     weights = [steps(sum(_counts(stage).values()), stage.optim.epochs, stage.optim.batch_size) for stage in stages]
     last = recipe["stages"][-1]
+    longest = {key: max(getattr(stage.dpo, key) for stage in stages) for key in LENGTHS}
     one = {
         **{key: value for key, value in last.items() if key != "replay"},
         "name": ALL,
         "mix": {"counts": {source: max(1, round(count)) for source, count in counts.items()}, "when_short": "repeat"},
-        "dpo": {**last.get("dpo", {}), "beta": _mean([_beta(stage) for stage in stages], weights)},
+        "dpo": {
+            **last.get("dpo", {}),
+            "beta": _mean([_beta(stage) for stage in stages], weights),
+            **{key: tokens for key, tokens in longest.items() if tokens != getattr(stages[-1].dpo, key)},
+        },
         "optim": {
             **last.get("optim", {}),
             "epochs": 1.0,
@@ -108,6 +128,26 @@ def _require_plain(name: str, stage: Stage) -> None:
     for what, found in lacking.items():
         if found:
             raise InputError(f"{name}: stage {stage.name} {what}; its mixture cannot be put together with the others")
+
+
+def _require_alike(name: str, first: Stage, stage: Stage) -> None:
+    """Raises InputError where two stages differ in what one stage has one value of."""
+    one, other = _in_common(first), _in_common(stage)
+    for field, value in one.items():
+        if value != other[field]:
+            raise InputError(
+                f"{name}: stages {first.name} and {stage.name} differ in {field} ({value}, {other[field]}); "
+                "one mixture has one value of it: give them the same"
+            )
+
+
+def _in_common(stage: Stage) -> dict[str, Any]:
+    """The stage's values by field, those left out that `_one_mixture` puts together."""
+    record = stage.model_dump(mode="json")
+    found = {
+        f"{part}.{key}": value for part, own in JOINED.items() for key, value in record[part].items() if key not in own
+    }
+    return {**{field: record[field] for field in ("flipped", "reference", "order")}, **found}
 
 
 def _counts(stage: Stage) -> dict[str, int]:

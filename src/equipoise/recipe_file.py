@@ -20,6 +20,8 @@ from equipoise.yaml_text import parse_yaml, plain
 
 Location = tuple[str | int, ...]
 KINDS = ("pocket", "orca", "hh", "table", "reddit", "finance_instruct", "on_policy", "mt_bench_style")
+SHOWN_CHANGES = 8
+"""Differences of two recipes that a message lists: more of them mean another recipe, not a change."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -100,6 +102,12 @@ def changed_fields(one: Recipe, other: Recipe) -> list[str]:
     left, right = (dict(_leaves(item.model_dump(mode="json", exclude=set(CIRCUMSTANCES)))) for item in (one, other))
     keys = sorted(left.keys() | right.keys())
     return [f"{key}: {left.get(key)!r} -> {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+
+
+def told_changes(changes: Sequence[str]) -> list[str]:
+    """The first `SHOWN_CHANGES` of what `changed_fields` found, and how many more there are."""
+    more = len(changes) - SHOWN_CHANGES
+    return [*changes[:SHOWN_CHANGES], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -203,19 +211,14 @@ def _dangling(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         for source in stage.mix.sources:
             if source not in recipe.sources:
                 yield (*at, "mix", source), f"no source {source!r}{_nearest(source, recipe.sources)}"
-        for key, domain in stage.gate.domains.items():
-            if domain not in tasks:
-                yield (
-                    (*at, "gate", key),
-                    f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}",
-                )
-        for key in [*stage.gate.improve, *stage.gate.hold]:
-            domain, _, metric = key.partition(".")
-            if metric and metric not in METRICS.get(kind_of(domain), (metric,)):
-                yield (
-                    (*at, "gate", key),
-                    f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[kind_of(domain)])}",
-                )
+        for rule in ("improve", "hold", "health"):
+            for key in getattr(stage.gate, rule):
+                domain, _, metric = key.partition(".")
+                at_key: Location = (*at, "gate", rule, key)
+                if domain not in tasks:
+                    yield at_key, f"the gate looks at {domain!r}, which is not evaluated{_nearest(domain, tasks)}"
+                if rule != "health" and metric and metric not in METRICS.get(kind_of(domain), (metric,)):
+                    yield at_key, f"{domain} has no figure {metric!r}{_nearest(metric, METRICS[kind_of(domain)])}"
         if not isinstance(stage.order, str) and stage.order.by == "score_gap":
             for source in stage.mix.sources:
                 if source in recipe.sources and not scored(recipe.sources[source]):

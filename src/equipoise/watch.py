@@ -48,10 +48,12 @@ class StageNow:
 class Snapshot:
     """A run at one moment; times are seconds since 1970, spans are seconds.
 
-    `state` is finished, running, stopped (its process is gone) or silent (nothing is written, nobody knows why);
-    `said` tells that in a sentence, and `doing` what it is at. `scores` is domain -> point -> mean, n, and which items;
-    `verdict` has a row for each domain of a finished run. `passed`: every gate let its stage through; None before the
-    end. `notes` tell what is missing or damaged.
+    `state` is finished, running, failed, stopped (its process is gone) or silent (nothing is written, nobody knows
+    why); `said` tells that in a sentence, and `doing` what it is at. `left_s` is all that is left, `training_left_s`
+    the training in hand, each None where it is not known; `left` says it in words while the run goes on. `scores` is
+    domain -> point -> mean, n, which items, and lines of the file; `verdict` has a row for each domain of a finished
+    run, and `changed` says that it is not the one that the run wrote. `passed`: every gate let its stage through; None
+    before the end. `notes` tell what is missing or damaged.
     """
 
     name: str
@@ -64,9 +66,12 @@ class Snapshot:
     last: float
     elapsed_s: float | None
     left_s: float | None
+    training_left_s: float | None
+    left: str
     stages: tuple[StageNow, ...]
     scores: Mapping[str, Mapping[str, Any]]
     verdict: Mapping[str, Mapping[str, Any]]
+    changed: bool
     kept: str | None
     passed: bool | None
     events: tuple[Mapping[str, Any], ...]
@@ -76,34 +81,39 @@ class Snapshot:
 def look(folder: Path, reader: Reader, now: float | None = None) -> Snapshot:
     """Return what the run folder says now; raises InputError where the folder is none."""
     now = time.time() if now is None else now
-    if not (folder / "recipe.json").is_file() and not holder.lives(folder / ".lock"):
+    if not watch_read.traces(folder) and not holder.lives(folder / ".lock"):
         Run.open(folder)  # raises
     notes: list[str] = []
     life = watch_read.life(folder, now)
     recipe: dict[str, Any] = reader.read(folder / "recipe.json", watch_read.recipe, {}, notes)
     events: list[dict[str, Any]] = reader.read(folder / "events.jsonl", watch_read.events, [], notes)
     verdict: dict[str, Any] = reader.read(folder / "verdict.json", watch_read.verdict, {}, notes)
+    life = watch_read.told(life, events)
+    changed = life.state == "finished" and watch_read.changed(folder, reader, notes)
     stages = _stages(folder, recipe, events, reader, notes, going=life.state in ("running", "silent"))
     started = events[0]["time"] if events else None
-    if life.state == "finished" and not (folder / "verdict.json").is_file():
-        notes.append("verdict.json is missing: how the run ended is not known")
+    notes += watch_read.gaps(folder, life, changed)
     notes += _told_by_study(folder, life.state, reader)
-    left = _left(recipe, events, stages, now) if life.state == "running" and events else None
-    end = {"running": now, "finished": events[-1]["time"] if events else life.last}.get(life.state, life.last)
+    left, training = _left(recipe, events, stages, now) if life.state == "running" and events else (None, None)
+    written = events[-1]["time"] if events else life.last
+    end = {"running": now, "finished": written, "failed": written}.get(life.state, life.last)
     return Snapshot(
         name=Run(folder).name,
         question=reader.read(folder / "recipe.yaml", watch_read.question, "", []),
         state=life.state,
         said=_said(folder, life, now),
-        doing=_doing(events, stages) if life.state != "finished" else "",
+        doing=_doing(events, stages) if life.state not in ("finished", "failed") else "",
         time=now,
         started=started,
         last=life.last,
         elapsed_s=max(0.0, end - started) if started else None,
         left_s=left,
+        training_left_s=training,
+        left=_left_words(left, training, stages) if life.state == "running" else "",
         stages=tuple(stages),
         scores=_scores(folder, reader, notes),
         verdict=watch_read.rows_of(verdict),
+        changed=changed,
         kept=verdict.get("kept_stage"),
         passed=_passed(verdict) if life.state == "finished" and verdict else None,
         events=tuple(events[-8:]),
@@ -118,7 +128,10 @@ def _passed(verdict: Mapping[str, Any]) -> bool:
 
 def _said(folder: Path, life: watch_read.Life, now: float) -> str:
     again = f"continue it with: equipoise run --resume {folder}"
+    if not (folder / "recipe.json").is_file():
+        again = "it cannot go on without its recipe.json"
     return {
+        "failed": f"The run failed: {life.error} - a changed recipe needs a new run; if the cause was another, {again}",
         "finished": "The run has reached its end.",
         "running": "The run is going on.",
         "stopped": f"The run stopped before its end: its process is gone; {again}",
@@ -143,7 +156,10 @@ def _stages(
         name = str(settings.get("name", "?"))
         place = Run(folder).stage(number, name)
         gate = reader.read(place / "gate.json", watch_read.gate, None, notes)
-        steps: list[dict[str, float]] = reader.read(place / "train.jsonl", watch_read.steps, [], notes)
+        steps, bad = reader.read(place / "train.jsonl", watch_read.steps, watch_read.NO_STEPS, notes)
+        if bad:
+            of = watch_read.place(place / "train.jsonl")
+            notes.append(f"{of}: left out of the curves: {bad} {'lines' if bad > 1 else 'line'} that cannot be read")
         own = _own(events, number, name)
         state = "waiting"
         if gate is not None:
@@ -209,7 +225,8 @@ def _training(
 
 def _left(
     recipe: Mapping[str, Any], events: Sequence[Mapping[str, Any]], stages: Sequence[StageNow], now: float
-) -> float | None:
+) -> tuple[float | None, float | None]:
+    """Seconds that are left in all, and of the training in hand."""
     planned = [watch_time.planned_steps(settings) for settings in recipe.get("stages", [])]
     current = next((stage for stage in stages if stage.state in OPEN), None)
     going = 0
@@ -221,9 +238,14 @@ def _left(
             size = recipe["stages"][current.number - 1]["optim"]["batch_size"]
             known = replace(known, step=size / current.pairs_per_s)
     waiting = [planned[stage.number - 1] for stage in stages if stage.state == "waiting"]
+    training = watch_time.training_left(now, events, known, going)
     if any(one is None for one in waiting):
-        return None
-    return watch_time.time_left(now, events, known, going, [one for one in waiting if one is not None])
+        return None, training
+    return watch_time.time_left(now, events, known, going, [one for one in waiting if one is not None]), training
+
+
+def _left_words(left: float | None, training: float | None, stages: Sequence[StageNow]) -> str:
+    return watch_time.words(left, training, sum(stage.state == "waiting" for stage in stages))
 
 
 def _doing(events: Sequence[Mapping[str, Any]], stages: Sequence[StageNow]) -> str:
@@ -245,6 +267,7 @@ def _doing(events: Sequence[Mapping[str, Any]], stages: Sequence[StageNow]) -> s
         "trained": f"{name}: trained; measuring comes next",
         "gate": f"{name}: gate {last.get('outcome')}, {last.get('action')}",
         "end": "writing the report",
+        "failed": "beginning again",
     }.get(last["event"], str(last["event"]))
 
 
@@ -256,6 +279,13 @@ def _scores(folder: Path, reader: Reader, notes: list[str]) -> dict[str, dict[st
             score = reader.read(path, watch_read.scored, None, notes)
             if score is not None:
                 found.setdefault(path.stem, {})[point] = score
+    for task, points in found.items():
+        asked = reader.read(folder / "items" / f"{task}.jsonl", watch_read.count, 0, notes)
+        asked = asked or max(score["lines"] for score in points.values())
+        for point, score in points.items():
+            if score["lines"] < asked:
+                where = f"scores/{point}/{task}.jsonl"
+                notes.append(f"{where} has {score['lines']:,} of {asked:,} items: its mean is of those alone")
     return found
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,10 +17,16 @@ from equipoise import holder
 from equipoise.evaluation.gate import Action, Outcome
 from equipoise.records import InputError
 from equipoise.report import shape
-from equipoise.run_folder import read_json
+from equipoise.run_folder import read_json, sha256
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int]
+CHANGED = "verdict.json has changed since the run ended: it is not what the run found (equipoise verify says more)"
+NO_RECIPE = "recipe.json is missing: the stages of this run and its settings are not known"
+STEP = ("step", "loss", "margin", "accuracy", "pairs")
+"""The figures of a line of train.jsonl that are shown."""
+Steps = tuple[list[dict[str, float]], int]
+NO_STEPS: Steps = ([], 0)
 QUIET = 600.0
 """Seconds without a new byte after which a run whose process cannot be seen from here is called silent."""
 
@@ -44,12 +51,18 @@ class Reader:
                 return otherwise  # it was there a moment ago
             except (InputError, OSError, ValueError, KeyError, TypeError) as error:
                 said = str(error).removeprefix(f"{path}: ") or type(error).__name__
-                fault = f"{path.name} cannot be read and is left out ({said})"
+                fault = f"{place(path)} cannot be read and is left out ({said})"
                 known = (stamp, otherwise, fault)
             self._known[key] = known
         if known[2]:
             notes.append(known[2])
         return known[1]
+
+
+def place(path: Path) -> str:
+    """A file's name, and the folder of the stage or point that it belongs to."""
+    parts = path.parts[-3:] if path.parts[-3:-2] in (("stages",), ("scores",)) else path.parts[-1:]
+    return "/".join(parts)
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -103,24 +116,66 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 < value < 2**33
 
 
-def steps(path: Path) -> list[dict[str, float]]:
-    """The steps of a training: number, loss, margin, accuracy (share of pairs) and pairs of each."""
-    keys = ("step", "loss", "margin", "accuracy", "pairs")
-    found = [shape.mapping(line) for line in json_lines(path)]
-    return [{key: shape.number(line.get(key), key) for key in keys} for line in found]
+def steps(path: Path) -> Steps:
+    """The steps of a training (number, loss, margin, accuracy as a share of pairs, pairs), and how many lines are none.
+
+    A last line without its end is being written, or was cut by a kill: it counts as neither.
+    """
+    found = []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for line in lines:
+        with suppress(ValueError):  # InputError is one
+            step = shape.mapping(json.loads(line))
+            found.append({key: shape.number(step.get(key), key) for key in STEP})
+    return found, len(lines) - len(found)
 
 
 def scored(path: Path) -> dict[str, Any]:
-    """Mean and number of the scored items of a task: those that gates look at (`dev`), where there are any."""
+    """Mean and number of the scored items of a task: those that gates look at (`dev`), where there are any.
+
+    `lines` are all items that stand there, scored or not, of both sides.
+    """
     values: dict[str, list[float]] = {"dev": [], "all": []}
-    for line in json_lines(path):
+    lines = [line for line in json_lines(path) if isinstance(line, dict)]
+    for line in lines:
         if line.get("value") is not None:
             value = shape.number(line["value"], "value")
             values["all"].append(value)
             values.setdefault(str(line.get("split")), []).append(value)
     items = "dev" if values["dev"] else "all"
     seen = values[items]
-    return {"mean": sum(seen) / len(seen) if seen else None, "n": len(seen), "items": items}
+    mean = sum(seen) / len(seen) if seen else None
+    return {"mean": mean, "n": len(seen), "items": items, "lines": len(lines)}
+
+
+def count(path: Path) -> int:
+    """How many items a file of items has."""
+    return sum(isinstance(line, dict) for line in json_lines(path))
+
+
+def sealed(path: Path) -> dict[str, str]:
+    """The hashes in a run's `done`, by file; raises InputError."""
+    return {name: str(hash) for name, hash in shape.mapping(shape.mapping(read_json(path)).get("files", {})).items()}
+
+
+def changed(folder: Path, reader: Reader, notes: list[str]) -> bool:
+    """Whether the verdict of a run that has ended is not the one that it wrote; False where `done` does not say."""
+    files: dict[str, str] = reader.read(folder / "done", sealed, {}, notes)
+    written = files.get("verdict.json")
+    return written is not None and reader.read(folder / "verdict.json", sha256, written, []) != written
+
+
+def gaps(folder: Path, life: Life, verdict_differs: bool) -> list[str]:
+    """What a run should have and has not, as sentences."""
+    said = [] if (folder / "recipe.json").is_file() or not traces(folder) else [NO_RECIPE]
+    if life.state == "finished" and not (folder / "verdict.json").is_file():
+        said.append("verdict.json is missing: how the run ended is not known")
+    return [*said, CHANGED] if verdict_differs else said
+
+
+def traces(folder: Path) -> bool:
+    """Whether a run was begun in a folder: it has its recipe, or, where that was lost, something that a run writes."""
+    return any((folder / name).is_file() for name in ("recipe.json", "events.jsonl", "verdict.json"))
 
 
 def question(path: Path) -> str:
@@ -141,13 +196,16 @@ def json_lines(path: Path) -> Iterable[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """How a run is: `finished`, `running`, `stopped` (its process is gone) or `silent` (nobody knows).
+    """How a run is: `finished`, `running`, `stopped` (its process is gone), `failed` or `silent` (nobody knows).
 
-    `last` is when it last wrote something, in seconds since 1970; 0 where it wrote nothing.
+    `last` is when it last wrote something, in seconds since 1970; 0 where it wrote nothing. `error` is why it failed;
+    `sure` says that its process was seen alive.
     """
 
     state: str
     last: float
+    error: str = ""
+    sure: bool = False
 
 
 def life(folder: Path, now: float | None = None) -> Life:
@@ -158,9 +216,16 @@ def life(folder: Path, now: float | None = None) -> Life:
     last = max(last, *map(_changed, _growing(folder)), 0.0)
     lives = holder.lives(folder / ".lock")
     if lives is not None:
-        return Life("running" if lives else "stopped", last)
+        return Life("running" if lives else "stopped", last, sure=lives)
     last = last or _changed(folder / "recipe.json")
     return Life("running" if (now or time.time()) - last < QUIET else "silent", last)
+
+
+def told(life: Life, events: Sequence[Mapping[str, Any]]) -> Life:
+    """The same, or `failed` where the last thing that the run wrote is why it ended; a resumed one writes anew."""
+    if life.state == "finished" or life.sure or not events or events[-1]["event"] != "failed":
+        return life
+    return Life("failed", life.last, str(events[-1].get("error", "its events do not say why"))[:300])
 
 
 def _growing(folder: Path) -> list[Path]:

@@ -17,7 +17,8 @@ from equipoise.watch import OPEN, Snapshot, StageNow
 
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {"kept": "green", "refused": "red", "tried again": "yellow", "interrupted": "yellow", "waiting": "dim"}
-STYLES |= {"finished": "green", "running": "cyan", "stopped": "red", "silent": "yellow", "skipped": "dim"}
+STYLES |= {"finished": "green", "running": "cyan", "stopped": "red", "failed": "red"}
+STYLES |= {"silent": "yellow", "skipped": "dim"}
 STYLES |= dict.fromkeys(OPEN, "cyan")
 STYLES |= {"improved": "green", "held": "cyan", "worse": "red", "undecided": "yellow"}
 
@@ -65,16 +66,17 @@ def _head(seen: Snapshot) -> Text:
     if seen.elapsed_s is not None:
         head.append(f"  {duration(seen.elapsed_s)}")
     if seen.state == "running":
-        left = f"about {duration(seen.left_s)} left" if seen.left_s is not None else "time left not known yet"
-        head.append(f", {left}")
+        head.append(f", {seen.left}")
     if seen.question:
         head.append(f"\n{visible(seen.question)}", style="italic")
     if seen.doing and seen.state == "running":
         head.append(f"\nnow: {visible(seen.doing)}")
-    if seen.state in ("stopped", "silent"):
+    if seen.state in ("stopped", "failed", "silent"):
         head.append(f"\n{visible(seen.said)}", style=STYLES[seen.state])
     if seen.kept is not None:
         head.append(f"\nkept: {visible(seen.kept)}")
+    if seen.changed:
+        head.append("\nthe verdict has changed since the run ended", style="red")
     return head
 
 
@@ -108,15 +110,15 @@ def _gate(stage: StageNow, reasons: bool) -> list[Text]:
 
 def _scores(seen: Snapshot) -> Table:
     points = list(dict.fromkeys(point for found in seen.scores.values() for point in found))
-    grid = _grid("mean score, dev items", *(visible(point) for point in points), "n")
+    grid = _grid("mean score (n), dev items", *(visible(point) for point in points))
     for domain, found in seen.scores.items():
         cells = [_mean(found.get(point)) for point in points]
-        grid.add_row(Text(visible(domain)), *cells, str(max(score["n"] for score in found.values())))
+        grid.add_row(Text(visible(domain)), *cells)
     return grid
 
 
 def _mean(score: Mapping[str, Any] | None) -> str:
-    return "" if score is None or score["mean"] is None else f"{score['mean']:.3f}"
+    return "" if score is None or score["mean"] is None else f"{score['mean']:.3f} ({score['n']:,})"
 
 
 def _verdict(rows: Mapping[str, Mapping[str, Any]]) -> Table:

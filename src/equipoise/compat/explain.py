@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from equipoise.compat.flags import BY_DOMAIN, PROGRESSIVE
+from equipoise.compat.flags import BY_DOMAIN, DOMAINS, PROGRESSIVE
+from equipoise.compat.parts import TASKS
 
 SHARES = "the shares are met exactly (they were upper bounds, and the largest source filled the rest)"
 COUNTS = "counts towards the number of pairs in all, which the shares divide (it was an upper bound of its source)"
@@ -48,19 +49,40 @@ UNUSED: dict[str, set[str]] = {
     | BY_DOMAIN.keys(),
 }
 """Flags that say nothing about a kind of experiment."""
+REPLACED = {
+    *("model", "no_4bit", "target_modules", "batch", "grad_acc", "max_length", "max_prompt_length"),
+    *("reddit_min_post_chars", "reddit_min_comment_chars", "reddit_max_post_chars", "reddit_length_tol"),
+    *("reddit_max_pairs_per_post", "general_dataset", "min_response_length", "tatqa_split", "mtbench_file"),
+    *(tokens for _, _, tokens in TASKS.values()),
+}
+"""Flags whose value the pocket twin replaces by its own."""
 
 
-def meanings(given: Mapping[str, Any], mode: str) -> list[str]:
+def meanings(given: Mapping[str, Any], mode: str, drawn: Collection[str] = DOMAINS) -> list[str]:
     """One sentence for each new meaning, with the flags that were given for it, in a fixed order.
 
-    `mode` is the kind of experiment: flags that say nothing about it share the last sentence.
+    `mode` is the kind of experiment: flags that say nothing about it share the last sentence. `drawn` are the sources
+    of the mix: a flag of a domain without pairs has nothing to act on.
     """
     found: dict[str, list[str]] = {}
     for flag, meaning in MEANINGS.items():
         if flag in given and flag not in UNUSED[mode]:
+            domain = flag.rpartition("_")[2]
+            if flag in BY_DOMAIN and domain not in drawn:
+                meaning = f"nothing to act on: there are no {domain} pairs in this mix"
             found.setdefault(meaning, []).append(f"--{flag}")
     idle = [f"--{flag}" for flag in given if flag in UNUSED[mode]]
     if idle:
         own = "; stages have --stageN_beta and the like" if mode == "progressive" else ""
         found[f"not used in this kind of experiment ({mode}){own}"] = idle
     return [f"{', '.join(flags)}: {meaning}" for meaning, flags in found.items()]
+
+
+def replaced(given: Mapping[str, Any], mode: str) -> list[str]:
+    """What `--pocket` does with flags that were given: one sentence for each thing, with its flags."""
+    own = [f"--{flag}" for flag in given if flag in REPLACED - UNUSED[mode]]
+    limits = [f"--{limit}" for _, limit, _ in TASKS.values() if limit in given]
+    return [
+        *([f"{', '.join(own)}: the pocket twin has its own"] if own else []),
+        *([f"{', '.join(limits)}: the pocket twin's own number where that is smaller"] if limits else []),
+    ]

@@ -18,6 +18,15 @@ TASKS = {
 """The flags of each task: whether, how many, how long."""
 
 
+def with_limits(twin: Mapping[str, Any], given: Settings) -> dict[str, Any]:
+    """The pocket twin with no more questions of a task than were asked for; its own numbers are the most."""
+    tasks = {
+        task: {**spec, "limit": min(spec["limit"], given.get(TASKS[task][1], spec["limit"]))}
+        for task, spec in twin["evaluation"]["tasks"].items()
+    }
+    return {**twin, "evaluation": {**twin["evaluation"], "tasks": tasks}}
+
+
 def stage_of(settings: Settings, name: str, mix: dict[str, Any]) -> dict[str, Any]:
     """A stage on `mix`, without a gate."""
     modules = [one.strip() for one in settings["target_modules"].split(",") if one.strip()]

@@ -29,8 +29,10 @@ def main(program: str, arguments: Sequence[str] | None = None) -> int:
     """Run `program` (`dpo_train_mt`, `dpo_train_mt_v2`, `run_3way_hybrid`) with its flags; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parsed = parser(program).parse_args(words)
-    from equipoise.records import InputError  # only now, so that --help answers at once
+    from equipoise.commands import quiet  # only now, so that --help answers at once
+    from equipoise.records import InputError
 
+    quiet()
     try:
         return _run(program, words, parsed)
     except InputError as error:
@@ -42,23 +44,26 @@ def main(program: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(program: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
-    from equipoise.compat.explain import meanings
+    from equipoise.compat.explain import meanings, replaced
     from equipoise.compat.translate import mode_of, output_dir, recipe_of, run_name, settings_of
     from equipoise.recipe_file import parse_recipe
-    from equipoise.run_folder import Run, read_json
+    from equipoise.run_folder import Run
 
     given = {name: value for name, value in vars(parsed).items() if name in FLAGS}
     settings = settings_of(program, given)
     out, name = Path(output_dir(settings)), run_name(settings)
-    before = None
+    before: Run | None = None
+    asked = given
+    said: list[str] = []
     if settings["progressive"] and settings["stage"] > 1:
-        from equipoise.compat.staged import earlier_run
-
-        before = earlier_run(out, name, settings["stage"])
-        settings = settings_of(program, {**read_json(_flags_file(before)), **given})
-    text = _text(recipe_of(settings), program, words, pocket=parsed.pocket)
+        before, stored, said = _before(out, name, settings["stage"], show=parsed.show)
+        asked = {**stored, **given}
+    settings = settings_of(program, asked)
+    mode, values = mode_of(settings), recipe_of(settings)
+    text = _text(values, program, words, asked if parsed.pocket else None)
     print(text)
-    for sentence in meanings(given, mode_of(settings)):
+    said += meanings(given, mode, values["sources"]) + (replaced(given, mode) if parsed.pocket else [])
+    for sentence in said:
         print(f"! {sentence}")
     recipe = parse_recipe(text, where=program)
     if parsed.show:
@@ -66,7 +71,29 @@ def _run(program: str, words: Sequence[str], parsed: argparse.Namespace) -> int:
     if settings["no_train"]:
         return _evaluate(recipe, settings["load_adapter"], out / f"{name}-scores")
     _require_possible(settings, Run(out / name))
-    return _train(recipe, text, settings, Run(out / name), before)
+    lasting = {flag: asked[flag] for flag in LASTING if flag in asked}
+    log = Path(settings["exp_log"]) if settings["exp_log"] else None
+    return _train(recipe, text, Run(out / name), before, lasting, log)
+
+
+def _before(out: Path, name: str, stage: int, *, show: bool) -> tuple[Run, dict[str, Any], list[str]]:
+    """The run of the stage before `stage`, its flags, and with `show` why it cannot be gone on from yet.
+
+    Raises InputError for the same reason where the run is needed.
+    """
+    from equipoise.compat.staged import earlier_run, require_finished
+    from equipoise.records import InputError
+    from equipoise.run_folder import read_json
+
+    run, said = earlier_run(out, name, stage), []
+    try:
+        require_finished(run, stage)
+    except InputError as error:
+        if not show:
+            raise
+        said = [str(error)]
+    flags = _flags_file(run)
+    return run, read_json(flags) if flags.is_file() or not said else {}, said
 
 
 def _require_possible(settings: Mapping[str, Any], run: Run) -> None:
@@ -84,8 +111,8 @@ def _require_possible(settings: Mapping[str, Any], run: Run) -> None:
         )
 
 
-def _train(recipe: Recipe, text: str, settings: Mapping[str, Any], run: Run, before: Run | None) -> int:
-    """Run the recipe, or go on with its run; the recipe and the flags that were given are saved beside it first."""
+def _train(recipe: Recipe, text: str, run: Run, before: Run | None, flags: Mapping[str, Any], log: Path | None) -> int:
+    """Run the recipe, or go on with its run; the recipe and the `flags` that were given are saved beside it first."""
     import equipoise
     from equipoise.beginning import require_same_recipe
     from equipoise.run_folder import write_json, write_text
@@ -99,9 +126,9 @@ def _train(recipe: Recipe, text: str, settings: Mapping[str, Any], run: Run, bef
         if not run.begun and not carry_over(before, run, recipe, shown):
             shown.say("the new stage changes what the earlier ones draw: they are trained again")
     write_text(run.folder.with_name(f"{run.name}.yaml"), text)
-    write_json(_flags_file(run), {name: settings[name] for name in LASTING if settings[name] != FLAGS[name].default})
+    write_json(_flags_file(run), flags)
     outcome = equipoise.run(recipe, out=run.folder.parent, name=run.name, text=text, resume=run.begun, display=shown)
-    _tell(outcome, Path(settings["exp_log"]) if settings["exp_log"] else None)
+    _tell(outcome, log)
     return 0 if outcome.passed else 1
 
 
@@ -123,29 +150,34 @@ def _flags_file(run: Run) -> Path:
     return run.folder.with_name(f"{run.name}.flags.json")
 
 
-def _text(recipe: dict[str, Any], program: str, words: Sequence[str], *, pocket: bool) -> str:
-    """The recipe's text; its first line asks what every command line asks."""
+def _text(recipe: dict[str, Any], program: str, words: Sequence[str], pocket: Mapping[str, Any] | None) -> str:
+    """The recipe's text, or with the flags of `pocket` its twin's; the first line asks what every command line asks."""
     from importlib import import_module
 
+    from equipoise.compat.parts import with_limits
     from equipoise.recipe_text import plain_recipe, recipe_text
 
     question = "What does this known command line do to every domain?"
     command = shlex.join([f"{program}.py", *words])
-    if pocket:
+    if pocket is not None:
         from equipoise.recipe_file import parse_recipe
 
         written = plain_recipe(parse_recipe(recipe_text(recipe, question), where=program))
         twin = import_module("equipoise.pocket.twin")
-        recipe, question = {**twin.twin(written), "name": recipe["name"]}, twin.title(question, recipe["name"])
+        made = {**twin.twin(written), "name": recipe["name"]}
+        recipe, question = with_limits(made, pocket), twin.title(question, recipe["name"])
     return recipe_text(recipe, question, [command])
 
 
 def _evaluate(recipe: Recipe, adapter: str, folder: Path) -> int:
     """`--no_train`: scores of the base model, or of it with `--load_adapter`."""
     import equipoise
+    from equipoise.model.adapters import of_another_base
     from equipoise.run_folder import write_lines
 
     adapters = [adapter] if adapter else []
+    for sentence in of_another_base(recipe.model.id, [Path(folder) for folder in adapters]):
+        print(f"warning: {sentence}", file=sys.stderr)
     scores = equipoise.evaluate(
         recipe.model, recipe.evaluation, reward=recipe.reward, adapters=adapters, seed=recipe.seed, display=Lines()
     )

@@ -17,7 +17,7 @@ from equipoise.models import Models
 from equipoise.preparation import Preparation
 from equipoise.progress import Display
 from equipoise.recipe import Recipe
-from equipoise.recipe_file import changed_fields, stored_recipe
+from equipoise.recipe_file import changed_fields, stored_recipe, told_changes
 from equipoise.records import InputError
 from equipoise.run_folder import Run, read_json, require_unchanged, write_json
 from equipoise.store import Store
@@ -27,11 +27,15 @@ CARRIED = ("stages", "scores")
 
 
 def earlier_run(out: Path, name: str, stage: int) -> Run:
-    """The finished run of the stage before `stage`, by the name `<tag>-stage<N>` of the run that is to be.
+    """The run of the stage before `stage`, there or not, by the name `<tag>-stage<N>` of the run that is to be."""
+    return Run(out / f"{name.removesuffix(f'-stage{stage}')}-stage{stage - 1}")
 
-    Raises InputError where there is none to go on from, or where its files are not what they were.
+
+def require_finished(run: Run, stage: int) -> None:
+    """Raises InputError where `stage` cannot go on from the run of the stage before it.
+
+    There is none, it is not finished, its gate ended it, or its files are not what they were.
     """
-    run = Run(out / f"{name.removesuffix(f'-stage{stage}')}-stage{stage - 1}")
     before = f"--stage {stage}"
     if not (run.folder / "recipe.json").is_file():
         raise InputError(f"{before}: there is no {run.folder}; run --stage {stage - 1} first, with the same --exp_tag")
@@ -42,7 +46,6 @@ def earlier_run(out: Path, name: str, stage: int) -> Run:
     if stopped:
         raise InputError(f"{before}: the gate of {stopped[0]} ended {run.folder}; see its report.html for the reasons")
     require_unchanged(run.folder, read_json(run.folder / "done")["files"], f"run --stage {stage - 1}")
-    return run
 
 
 def require_continuation(before: Run, recipe: Recipe) -> None:
@@ -55,9 +58,8 @@ def require_continuation(before: Run, recipe: Recipe) -> None:
     same = recipe.model_copy(update={"stages": recipe.stages[: len(stored.stages)], "sources": shared})
     changes = changed_fields(stored, same)
     if changes:
-        raise InputError(
-            f"{before.folder} was run with other values ({'; '.join(changes)}); give the same, or another --exp_tag"
-        )
+        told = "; ".join(told_changes(changes))
+        raise InputError(f"{before.folder} was run with other values ({told}); give the same, or another --exp_tag")
     if read_json(before.folder / "provenance.json")["model"] != policy_identity(recipe.model, default_device()):
         raise InputError(
             f"{before.folder}: the model {recipe.model.id} has changed since; put it back, or give another --exp_tag"

@@ -69,7 +69,7 @@ def card(facts: CardFacts, files: RunFiles) -> str:
             facts=facts,
             question=question_of(files.written) if files.written.startswith("#") else "",
             trained=verdict.trained(files),
-            changes=verdict.changes(files) or "Nothing was compared.",
+            result=" ".join(filter(None, [words.mix_line(files), verdict.result(files, known)])),
             refused=[
                 f"{stage.point}: {said}"
                 for stage in files.stages

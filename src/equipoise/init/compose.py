@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
+from equipoise.evaluation.items import splits
 from equipoise.init import settings
 from equipoise.init.answers import GENERAL, POCKET, Answers
 from equipoise.init.look import Look
@@ -60,6 +62,12 @@ def make_plan(answers: Answers, facts: Facts, looks: Sequence[Look], general: Lo
             )
         if found.training < 1:
             raise InputError(f"{found.id}: {len(found.pairs)} usable pairs, none is left for training; add more rows")
+        if found.whole and found.held_out and not _judges(found.held_groups):
+            pairs, groups = len(found.pairs), len({pair.group for pair in found.pairs})
+            raise InputError(
+                f"{found.id}: {pairs} usable pairs of {groups} different prompts; needs at least {_fewest(pairs)} "
+                "pairs of different prompts, so that enough is kept apart to judge by; add more rows"
+            )
     held = {f"{PREFERENCE}:{source}": _items(found) for source, found in sources.items() if found.held_out}
     tasks = {**_own_tasks(sources, answers), **_asked_tasks(answers)}
     first = next(iter(sources.values()))
@@ -67,6 +75,18 @@ def make_plan(answers: Answers, facts: Facts, looks: Sequence[Look], general: Lo
         why = "a model writes its pairs" if first.answered_by_model else "too few pairs to keep some apart"
         raise InputError(f"{first.id}: {why}, so there is nothing to evaluate on; name --tasks")
     return Plan(answers, facts, name or first.domain, sources, of_general, tasks, held)
+
+
+def _judges(groups: int) -> bool:
+    """Whether so many independent items leave two, the least there is an interval of, for gates and for the verdict."""
+    sides = list(splits(map(str, range(groups)), DEV_SHARE).values())
+    return min(sides.count("dev"), sides.count("test")) >= 2
+
+
+def _fewest(pairs: int) -> int:
+    """The fewest different prompts of so many pairs of which enough are held out."""
+    share = settings.hold_out(pairs)
+    return next(groups for groups in count(1) if _judges(round(share * groups)))
 
 
 def question(plan: Plan) -> str:

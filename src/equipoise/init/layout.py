@@ -50,6 +50,8 @@ PROMPTS: tuple[tuple[str, ...], ...] = (
     ("context",),
     ("post",),
 )
+ANSWERS = ("completion", "response", "answer", "output")
+"""Columns of the one answer of a row."""
 COLUMN_KEYS = tuple(Columns.model_fields)
 
 
@@ -88,6 +90,13 @@ def recognise(rows: Sequence[Row]) -> Layout | None:
     if prompt is not None and not ranked and not sides:
         return Layout("on_policy", "prompts without pairs", {"columns": {"prompt": prompt, **_system(names, prompt)}})
     return None
+
+
+def singly_labelled(rows: Sequence[Row]) -> bool:
+    """Whether each row is a prompt with one answer that is said to be good or bad (`label`: true or false)."""
+    names = {name for row in rows for name in row}
+    labels = {str(row.get("label")).strip().lower() for row in rows}
+    return _prompt(dict.fromkeys(names)) is not None and not names.isdisjoint(ANSWERS) and labels <= {"true", "false"}
 
 
 def of_kind(kind: str, names: Mapping[str, Any]) -> Layout:

@@ -14,7 +14,7 @@ from equipoise.data.kept import held_out_groups
 from equipoise.data.read import iter_rows
 from equipoise.data.sources import build
 from equipoise.init.answers import Answers, domain_of
-from equipoise.init.layout import Layout, of_columns, of_kind, recognise
+from equipoise.init.layout import Layout, of_columns, of_kind, recognise, singly_labelled
 from equipoise.init.settings import hold_out
 from equipoise.recipe_sources import Source, generated
 from equipoise.records import InputError, Pair
@@ -30,7 +30,8 @@ class Look:
     """What was found in a file.
 
     `record` is the source as a recipe writes it, without name; `pairs` are those of its first `ROWS` rows that stay
-    after cleaning, of which `training` may be trained on and `held_out` are kept for the evaluation.
+    after cleaning, of which `training` may be trained on and `held_out` are kept for the evaluation; these are of
+    `held_groups` different prompts, or groups that the file names.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Look:
     pairs: tuple[Pair, ...]
     training: int
     held_out: int
+    held_groups: int
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -74,11 +76,12 @@ def look(id: str, answers: Answers, *, general: bool = False) -> Look:
     asked = generated(_source(record))
     share = 0.0 if asked else hold_out(len(pairs))
     apart = held_out_groups(built.pairs, share)
-    held = sum(pair.group in apart for pair in pairs)
+    held = [pair.group for pair in pairs if pair.group in apart]
     dropped = {**built.dropped, **{reason: count for reason, count in cleaned.items() if count}}
     if share:
         record = {**record, "hold_out": share}
-    return Look(id, domain, layout, names, len(rows), whole, record, tuple(pairs), len(pairs) - held, held, dropped)
+    training, groups = len(pairs) - len(held), len(set(held))
+    return Look(id, domain, layout, names, len(rows), whole, record, tuple(pairs), training, len(held), groups, dropped)
 
 
 def _layout(
@@ -93,6 +96,11 @@ def _layout(
             raise InputError(f"--columns: {id} has no column {', '.join(missing)}; there are {there}")
         return of_columns(answers.columns)
     found = recognise(first)
+    if (found is None or found.kind == "on_policy") and singly_labelled(first) and (general or not answers.kind):
+        raise InputError(
+            f"{what}: {id}: single answers with a label are no pairs, which need a better and a worse answer to one "
+            "prompt; to use the prompts alone say --columns prompt=COLUMN"
+        )
     if answers.kind and not general:
         if answers.kind in ("table", "on_policy") and (found is None or found.kind != answers.kind):
             raise InputError(f"--kind {answers.kind}: say which column is what with --columns; {id} has {there}")

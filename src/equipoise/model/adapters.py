@@ -22,7 +22,7 @@ from equipoise.model.load import Loaded
 from equipoise.recipe import Lora
 from equipoise.recipe_lora import DomainLora, adapters_of
 from equipoise.records import InputError, content_id
-from equipoise.run_folder import sha256
+from equipoise.run_folder import read_json, sha256
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The two files of a plain PEFT adapter."""
@@ -60,7 +60,8 @@ def stack_identity(loaded: Loaded, stack: Sequence[Path]) -> str:
 def attach(loaded: Loaded, stack: Sequence[Path]) -> Any:
     """The model with all adapters of `stack` active and frozen (the plain model for an empty stack).
 
-    Raises InputError where a folder holds no adapter, or one of another model.
+    Raises InputError where a folder holds no adapter, or one whose shapes do not fit. One of another model of the same
+    shapes fits: `of_another_base` says so from what the adapter tells of itself.
     """
     model = loaded.model
     names = []
@@ -77,6 +78,21 @@ def attach(loaded: Loaded, stack: Sequence[Path]) -> Any:
     if names:
         _activate(model, names, trained=False)
     return model
+
+
+def of_another_base(model: str, stack: Sequence[Path]) -> list[str]:
+    """One sentence for each adapter of `stack` that was trained on another model than `model`, by its own account.
+
+    Nothing is refused: a hub id and a local copy are two names of one model. Raises InputError where a folder holds no
+    adapter.
+    """
+    told = []
+    for folder in each(stack):
+        config = read_json(folder / CONFIG)
+        base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        if base and base != model and not (Path(model).is_dir() and Path(base).resolve() == Path(model).resolve()):
+            told.append(f"adapter {folder} says it was trained on {base}, and is put on {model}")
+    return told
 
 
 def base_of(model: Any) -> Any:

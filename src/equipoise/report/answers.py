@@ -12,6 +12,7 @@ from typing import Any
 from equipoise.records import Score
 from equipoise.report.changed import Pieces, changed
 from equipoise.report.read import RunFiles
+from equipoise.report.shape import NO_HEALTH
 from equipoise.report.text import short, shorten
 
 EACH = 4
@@ -121,6 +122,8 @@ def _side(score: Score, turns: list[tuple[Pieces, int]]) -> Side:
     shown = "unscored: " + (score.unscored or "") if score.value is None else short(score.value)
     health = score.health
     notes = [f"{name} {short(value)}" for name, value in score.metrics.items()]
+    if health is NO_HEALTH:
+        return Side(shown, ", ".join(notes), turns)
     marks = {
         "empty": health.empty,
         "cut off": health.cut_off,

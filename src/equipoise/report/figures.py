@@ -10,6 +10,7 @@ from typing import Literal
 from equipoise.evaluation import stats
 from equipoise.records import Comparison, Score
 from equipoise.report.read import RunFiles
+from equipoise.report.shape import NO_HEALTH
 from equipoise.report.text import percent, places_for, signed
 
 NOTICED = 0.01
@@ -63,10 +64,14 @@ def _figures(files: RunFiles, name: str, row: Comparison) -> list[Figure]:
         change, state = _change(files, sides, partial(_metric, metric), after - before, down=True)
         found.append(Figure(metric, metric, f"{before:.3g}", f"{after:.3g}", change, state))
     for key, title in HEALTH.items():
-        before, after = row.health.get(key, (0.0, 0.0))
+        if key not in row.health:  # written by another version: not known, which is not zero
+            continue
+        before, after = row.health[key]
         change, state = _change(files, sides, partial(_health, key), after - before, down=False)
         found.append(Figure(key, title, percent(before), percent(after), change, state))
-    before, after = row.health.get("length", (0.0, 0.0))
+    if "length" not in row.health:
+        return found
+    before, after = row.health["length"]
     times = after / before if before else 1.0
     state = "worse" if times >= LONGER and row.verdict == "improved" else ""
     return [*found, Figure("length", "words per answer", f"{before:.1f}", f"{after:.1f}", f"{times:.2f} times", state)]
@@ -77,7 +82,7 @@ def _metric(name: str, score: Score) -> float | None:
 
 
 def _health(name: str, score: Score) -> float | None:
-    return float(getattr(score.health, name))
+    return None if score.health is NO_HEALTH else float(getattr(score.health, name))
 
 
 def _change(

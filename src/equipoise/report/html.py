@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from equipoise.report import answers, data, domains, stages, text, training, verdict, words
-from equipoise.report.figures import figures
+from equipoise.report import answers, data, domains, stages, text, training, unfinished, verdict, words
+from equipoise.report.figures import Figure, figures
 from equipoise.report.read import RunFiles, read_run
 from equipoise.run_folder import Run, write_text
 
@@ -24,7 +24,7 @@ def write_report(run: Run) -> Path:
     """Write `report.html` into the run folder and return its path; reads nothing but that folder.
 
     A run that is not finished, or has damaged files, gets a page that says what is missing.
-    Raises InputError where recipe.json cannot be read.
+    Raises InputError where the folder holds nothing of a run.
     """
     path = run.folder / "report.html"
     write_text(path, page(read_run(run)))
@@ -40,7 +40,8 @@ def page(files: RunFiles) -> str:
         .render(
             files=files,
             question=_question(files.written),
-            headline=" ".join(filter(None, [words.mix_line(files), verdict.headline(files, known)])),
+            headline=_headline(files, known),
+            uncompared=unfinished.uncompared(files),
             described=verdict.described(files),
             answered=verdict.first_screen(files, known),
             refusals=verdict.refusals(files),
@@ -63,10 +64,17 @@ def page(files: RunFiles) -> str:
             ended=any(stage.gate is not None and stage.gate.action == "stop" for stage in files.stages),
             names=training.NAMES,
             by_source=training.BY_SOURCE,
-            then=stages.THEN,
+            then=unfinished.THEN,
             **inlined(),
         )
     )
+
+
+def _headline(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
+    """The first line: that the run failed, else another mix than asked for and the verdict."""
+    said = " ".join(filter(None, [words.mix_line(files), verdict.headline(files, known)]))
+    failed = unfinished.failure(files)
+    return f"{failed}. {said}" if failed and files.verdict else failed or said
 
 
 @cache
@@ -92,6 +100,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "count": text.count, "short": text.short, "percent": text.percent}
+    environment.filters |= {"p_value": text.p_value}
     environment.filters |= {"listed": text.listed}
     return environment
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.evaluation.gate import GateResult
-from equipoise.records import Comparison, InputError, Score
-from equipoise.report import shape
+from equipoise.records import Comparison, Score
+from equipoise.report import doubts, recovered, shape
 from equipoise.report.reader import Reader
+from equipoise.report.recipe_read import read_recipe
 from equipoise.report.shape_gate import Decision, decision
+from equipoise.report.text import listed
 from equipoise.run_folder import Run, read_json
 
 Scores = Mapping[str, list[Score]]
@@ -80,6 +82,10 @@ class RunFiles:
     events: list[dict[str, Any]] = field(default_factory=list)
     questions: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    """Why the figures may not be those that the run wrote."""
+    ended: bool = False
+    """Whether the run has written its verdict, be it readable or not."""
 
     @property
     def seed(self) -> int:
@@ -114,6 +120,11 @@ class RunFiles:
         return self.comparisons.get(self.point or "", {})
 
     @property
+    def readable(self) -> bool:
+        """Whether what the verdict describes can be read, be it that no domain could be compared."""
+        return (self.point or "") in self.comparisons
+
+    @property
     def unmeasured(self) -> Mapping[str, str]:
         """The domains that could not be compared, and why."""
         found = self.verdict.get("unmeasured") or {}
@@ -131,15 +142,11 @@ class RunFiles:
 def read_run(run: Run) -> RunFiles:
     """Read what is there; a damaged or missing file becomes a sentence in `missing`.
 
-    Raises InputError only where recipe.json, which makes a folder a run, cannot be read.
+    Raises InputError only where the folder holds nothing of a run.
     """
-    path = run.folder / "recipe.json"
-    try:
-        recipe = shape.recipe(read_json(path))
-    except InputError as error:
-        raise InputError(f"{path}: not the recipe of a run: {error}") from None
-    files = RunFiles(name=run.name, recipe=recipe)
-    reader = Reader(run, files.missing)
+    reader = Reader(run, [])
+    files = RunFiles(name=run.name, recipe=read_recipe(reader), missing=reader.missing)
+    files.ended = run.finished or (run.folder / "verdict.json").exists()
     files.written = reader.text("recipe.yaml", "the recipe as it was written is not shown")
     if (run.folder / "calibration.json").is_file():
         files.calibration = reader.json("calibration.json", shape.mapping, "the map to 0-10 is not known")
@@ -147,14 +154,40 @@ def read_run(run: Run) -> RunFiles:
         files.noise = reader.json("noise.json", shape.noise, "the noise of the instrument is not known")
     files.provenance = reader.json("provenance.json", shape.mapping, "where and how this ran is not known")
     files.ledger = reader.json("data/ledger.json", shape.ledger, "the way of the data is not known")
-    files.verdict = reader.json("verdict.json", shape.verdict, "there is no verdict yet; the run did not reach its end")
+    files.verdict = reader.json("verdict.json", shape.verdict, _no_verdict(files.ended))
     files.comparisons = _comparisons(reader, expected=bool(files.verdict))
     files.events = reader.lines(run.folder / "events.jsonl", shape.mapping)
-    files.stages = [_stage(reader, number, settings) for number, settings in enumerate(recipe.get("stages", []), 1)]
+    files.stages = [
+        _stage(reader, number, settings) for number, settings in enumerate(files.recipe.get("stages", []), 1)
+    ]
     files.points = _points(reader)
     files.questions = _questions(reader)
+    reader.say_lines()
+    _check(run, files)
     _say_stages(files)
     return files
+
+
+def _check(run: Run, files: RunFiles) -> None:
+    """Fall back on verdict.json where the comparison cannot be read; say where files are not as the run wrote them."""
+    told = recovered.rows_of(files.verdict)
+    files.doubts = doubts.changed(run)
+    if files.verdict and not run.finished:
+        files.doubts += doubts.disagreements(told, files.compared if files.readable else None)
+    if not files.readable and files.point and (told or files.unmeasured):
+        files.comparisons[files.point] = {
+            name: recovered.completed(row, files.sides(name)) for name, row in told.items()
+        }
+        left = [name for name in files.domains if name not in told and name not in files.unmeasured]
+        more = f"; it says nothing that can be read of {listed(left)}" if left else ""
+        files.missing.append(f"comparison.json does not tell of {files.point}: the figures are of verdict.json{more}")
+    files.missing += doubts.cut_short(files.points, files.questions, files.comparisons)
+    if any(one.health is shape.NO_HEALTH for at in files.points.values() for rows in at.values() for one in rows):
+        files.missing.append("scores: written by another version of equipoise: scores without health figures")
+
+
+def _no_verdict(ended: bool) -> str:
+    return "how the run ended is not known" if ended else "there is no verdict yet; the run did not reach its end"
 
 
 def _say_stages(files: RunFiles) -> None:
@@ -201,7 +234,7 @@ def _earlier(reader: Reader, folder: Path, decided: Decision | None) -> list[Att
 
 def _comparisons(reader: Reader, *, expected: bool) -> dict[str, dict[str, Comparison]]:
     path = reader.run.folder / "comparison.json"
-    without = "the figures behind the verdict are not shown" if expected else ""
+    without = "margins and the way over the stages are not shown" if expected else ""
     return reader.tried(path, lambda: shape.comparisons(read_json(path)), {}, without)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ class Reader:
 
     run: Run
     missing: list[str]
+    _bad: list[tuple[str, int, int, str]] = field(default_factory=list)
+    """Of each file with lines that cannot be read: name, how many, the first of them, and what is wrong with it."""
 
     def tried(self, path: Path, read: Callable[[], T], otherwise: T, without: str = "") -> T:
         """What `read` returns, else `otherwise`; `without` says what the page lacks where the file is not there."""
@@ -50,7 +52,7 @@ class Reader:
     def lines(self, path: Path, check: Callable[[Any], T]) -> list[T]:
         """The lines of a file that can be read; how many cannot is said, with the first of them."""
         found: list[T] = []
-        bad: list[str] = []
+        bad: list[tuple[int, str]] = []
 
         def read() -> None:
             *lines, cut = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): texts may hold U+2028
@@ -59,16 +61,32 @@ class Reader:
                     found.append(check(json.loads(line)))
                 except BAD as error:
                     if number <= len(lines):  # a last line without an end is one that a kill cut in two
-                        bad.append(f"line {number}: {_short(error)}")
+                        bad.append((number, _short(error)))
 
         self.tried(path, read, None)
         if bad:
-            lines = "1 line cannot be read and is" if len(bad) == 1 else f"{len(bad)} lines cannot be read and are"
-            self.missing.append(f"{path.relative_to(self.run.folder)}: {lines} left out ({bad[0]})")
+            self._bad.append((str(path.relative_to(self.run.folder)), len(bad), *bad[0]))
         return found
+
+    def say_lines(self) -> None:
+        """Say which lines could not be read; files of one folder with the same fault share a sentence."""
+        together: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+        for name, count, first, why in self._bad:
+            together.setdefault((name.partition("/")[0], why), []).append((name, count, first))
+        for (_, why), files in together.items():
+            name, _, first = files[0]
+            count = sum(one for _, one, _ in files)
+            lines = "1 line cannot be read and is" if count == 1 else f"{count:,} lines cannot be read and are"
+            others = len(files) - 1
+            more = f" and {others} other file{'s' if others > 1 else ''}" if others else ""
+            self.missing.append(f"{name}{more}: {lines} left out (line {first}: {why})")
 
 
 def _short(error: BaseException) -> str:
-    """What is wrong, in a line that no file can make long."""
-    said = str(error) or type(error).__name__
+    """What is wrong in plain words, in a line that no file can make long."""
+    said = str(error).partition("\n")[0]
+    if isinstance(error, KeyError):
+        said = f"it has no {said}"
+    elif isinstance(error, (TypeError, AttributeError, RecursionError)) or not said:
+        said = "not of the form that this version of equipoise reads"
     return said if len(said) <= 300 else f"{said[:300]} …"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, get_args
 
 from equipoise.evaluation.compare import Verdict
-from equipoise.records import Comparison, InputError, Score
+from equipoise.records import Comparison, Health, InputError, Score
 
 SPREAD = ("smallest", "lower", "median", "upper", "largest")
 """The five numbers of a spread, in order."""
@@ -117,18 +118,27 @@ def comparisons(value: Any) -> dict[str, dict[str, Comparison]]:
     """comparison.json: point -> domain -> comparison."""
     found: dict[str, dict[str, Comparison]] = {}
     for point, domains in mapping(value).items():
-        found[point] = {domain: _comparison(mapping(row, domain)) for domain, row in mapping(domains, point).items()}
+        found[point] = {domain: comparison(mapping(row, domain)) for domain, row in mapping(domains, point).items()}
     return found
 
 
-def _comparison(row: dict[str, Any]) -> Comparison:
+def comparison(row: dict[str, Any]) -> Comparison:
+    """A comparison of this or another version: fields that are not known are left out, health may be absent."""
     numbers(row, "before", "after", "difference", "p_value", "p_holm", "n", "unscored", "detectable")
     numbers(row, *(key for key in ("margin", "noise", "lost") if row.get(key) is not None))
     pairs = {
-        part: {key: interval(pair) for key, pair in mapping(row[part], part).items()} for part in ("health", "metrics")
+        part: {key: interval(pair) for key, pair in mapping(row.get(part) or {}, part).items()}
+        for part in ("health", "metrics")
     }
     intervals = {key: interval(row[key]) for key in ("ci", "bootstrap") if row.get(key) is not None}
-    return Comparison(**{**row, **pairs, **intervals, "verdict": one_of(row["verdict"], get_args(Verdict))})
+    said = {"margin": row.get("margin"), "verdict": one_of(row["verdict"], get_args(Verdict))}
+    return Comparison(**{**of_this_version(Comparison, row), **pairs, **intervals, **said})
+
+
+def of_this_version(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that its class has: another version may write more."""
+    known = {field.name for field in fields(kind)}
+    return {key: value for key, value in record.items() if key in known}
 
 
 def interval(value: Any) -> tuple[float, float]:
@@ -153,15 +163,34 @@ def start(value: Any) -> dict[str, Any]:
     return found
 
 
+NO_HEALTH = Health(empty=False, cut_off=False, repeated=False, words=0)
+"""Of a score without health figures, or with those of another version: this very object says that nothing is known."""
+_REQUIRED = ("id", "task", "group", "split", "answers", "value")
+_OPTIONAL = ("content", "category", "unscored", "metrics")
+_HEALTH = ("empty", "cut_off", "repeated", "words")
+
+
 def score(record: Mapping[str, Any]) -> Score:
-    """A score whose figures are numbers and whose texts are texts; quick, since a run has tens of thousands."""
-    found = Score.from_record(record)
+    """A score whose figures are numbers and whose texts are texts; quick, since a run has tens of thousands.
+
+    Fields that are not known are left out, those that can be done without may be absent.
+    """
+    told = {key: record[key] for key in _REQUIRED} | {key: record[key] for key in _OPTIONAL if key in record}
+    answers = tuple(told["answers"])
+    found = Score(**{"content": "", "category": "", **told, "answers": answers, "health": _health(record)})
     figures = [found.value or 0.0, found.health.words, *found.metrics.values()]
     if not (set(map(type, figures)) <= {int, float} and all(map(math.isfinite, figures))):
         raise InputError(f"score {found.id}: a figure is not a number")
     if set(map(type, (found.id, found.task, found.group, found.category, *found.answers))) != {str}:
         raise InputError(f"score {found.id}: a text is expected")
     return found
+
+
+def _health(record: Mapping[str, Any]) -> Health:
+    found = record.get("health")
+    if not isinstance(found, dict) or not all(key in found for key in _HEALTH):
+        return NO_HEALTH
+    return Health(**{key: found[key] for key in _HEALTH} | {"switched": found.get("switched", False)})
 
 
 def verdict(value: Any) -> dict[str, Any]:

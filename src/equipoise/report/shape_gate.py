@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from equipoise.evaluation.gate import Action, GateResult, Outcome, Row
-from equipoise.report.shape import interval, mapping, number, numbers, one_of
+from equipoise.report.shape import interval, mapping, number, numbers, of_this_version, one_of
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ def _row(row: dict[str, Any]) -> Row:
     one_of(row.get("outcome"), get_args(Outcome))
     one_of(row.get("kind"), ("improve", "hold", "health"))
     said = {key: str(row.get(key, "")) for key in ("key", "reason")}
-    return Row(**{**row, **said, "ci": interval(row["ci"]) if row.get("ci") else None})
+    return Row(**{**of_this_version(Row, row), **said, "ci": interval(row["ci"]) if row.get("ci") else None})

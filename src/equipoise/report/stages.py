@@ -12,6 +12,7 @@ from equipoise.report import plots, training
 from equipoise.report.read import RunFiles, StageFiles
 from equipoise.report.shape_gate import Decision
 from equipoise.report.text import listed, short
+from equipoise.report.unfinished import THEN
 
 
 @dataclass(frozen=True)
@@ -163,15 +164,6 @@ def _attempt(number: int, steps: Sequence[Mapping[str, Any]], decided: Decision 
     values = [(key.replace("_", " "), said(value)) for key, value in decided.values.items() if value is not None]
     rules = _rules(result.rows, result.confidence)
     return AttemptView(number, values, len(steps), result.outcome, THEN[result.action], decided.stopped, rules)
-
-
-THEN = {
-    "keep": "the stage is kept",
-    "rollback": "back to the last kept stage",
-    "stop": "the run ends here",
-    "retry": "trained again",
-}
-"""What an action of a gate means."""
 
 
 def _scales(decided: Decision | None) -> list[ScaleView]:

@@ -77,8 +77,11 @@ def _ranked(files: StudyFiles, board: Board) -> dict[str, Any]:
     """What the templates show of the table."""
     advised = tables.advice(board)
     best, balanced = advised[0]
+    scored = any(board.units.values())
     if best.shown:
-        headline = f"Ship {best.ship}: overall score {best.gain}"
+        headline = f"{' '.join(['Ship', best.ship, best.condition]).strip()}: overall score {best.gain}"
+    elif not scored:
+        headline = "No overall score can be had: choose by the domain that matters"
     else:
         headline = "Keep the base model: no recipe that loses nothing is shown to gain overall"
     feasible = sum(row.feasible for row in board.rows)
@@ -93,11 +96,12 @@ def _ranked(files: StudyFiles, board: Board) -> dict[str, Any]:
     return {
         "headline": headline,
         "standing": standing,
-        "advice": [one for one, _ in advised],
+        "advice": [one for one, _ in advised if scored or one is not best],
         "why": [why for why in balanced.why if why not in refused],
         "refused": refused,
         "costs": balanced.costs,
         "alike": tables.few(balanced.alike) if best.shown else "",
+        "scored": scored,
         "rows": tables.table(board, files.runs),
         "domains": list(board.units),
         "confidence": f"{board.confidence * 100:g}%",
@@ -126,7 +130,7 @@ def _data(board: Board, runs: Sequence[items.Member]) -> dict[str, Any]:
                 "name": text.visible(row.name),
                 "kind": tables.kind(row),
                 "gains": [
-                    [round(end, 6) for end in tables.reach(effect)]
+                    [round(end, 6) for end in tables.reach(effect)] if effect else None
                     for effect in (row.overall, *(gain.effect for gain in row.gains.values()))
                 ],
             }

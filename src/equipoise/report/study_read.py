@@ -115,6 +115,8 @@ class _Seen:
 
     folder: Path
     notes: list[str] = field(default_factory=list)
+    failure: str = ""
+    """Why its last process ended, where that wrote it down."""
 
     def json(self, name: str) -> Mapping[str, Any]:
         """A JSON object; empty where the file is missing or damaged."""
@@ -135,6 +137,8 @@ class _Seen:
             path = self.folder / "events.jsonl"
             events = read_lines(path, partial=True) if path.is_file() else []
             pairs = sum(int(event["pairs"]) for event in events if event.get("event") == "stage")
+            if events and events[-1].get("event") == "failed":
+                self.failure = str(events[-1].get("error") or "")
         except BAD:
             self.notes.append("events.jsonl cannot be read: times are not known")
             return run
@@ -174,7 +178,7 @@ def _run(folder: Path, told: Mapping[str, Any], read: Reader) -> tuple[StudyRun,
     run = seen.times(run)
     whole = None
     if not Run(folder).finished:
-        run = _unfinished(run, told)
+        run = _unfinished(run, told, seen.failure)
     else:
         try:
             whole = read(folder)
@@ -186,17 +190,20 @@ def _run(folder: Path, told: Mapping[str, Any], read: Reader) -> tuple[StudyRun,
     return replace(run, note="; ".join(seen.notes)), whole
 
 
-def _unfinished(run: StudyRun, told: Mapping[str, Any]) -> StudyRun:
+def _unfinished(run: StudyRun, told: Mapping[str, Any], failure: str) -> StudyRun:
+    """The run with its state and the reason: the study's, else what the run itself wrote down."""
     said, state = str(told.get("reason") or ""), str(told.get("state") or "")
     if state == "pruned":
         return replace(run, state="pruned", reason=said)
     if state in ("failed", "fail"):
-        return replace(run, state="failed", reason=said or "no reason was written down")
+        return replace(run, state="failed", reason=said or failure or "no reason was written down")
     if run.folder.is_dir() and locked(run.folder):
         return replace(run, state="running", reason="a process is working on it")
     if not run.folder.is_dir():
         return replace(run, reason="its folder is not there", there="nothing")
-    return replace(run, reason=f"{state}; continue it with: equipoise run --resume {run.name}".removeprefix("; "))
+    why = failure or state
+    run = replace(run, state="failed" if failure else run.state)
+    return replace(run, reason=f"{why}; continue it with: equipoise run --resume {run.name}".removeprefix("; "))
 
 
 def _there(folder: Path, recipe: Mapping[str, Any]) -> str:

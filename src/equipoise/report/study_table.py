@@ -13,7 +13,7 @@ from equipoise.report.study_settings import Setting, settings
 from equipoise.report.text import listed, places_for, signed
 from equipoise.study.evidence import Effect
 from equipoise.study.leaderboard import Board, Row
-from equipoise.study.recommend import BALANCED, Recommendation, recommend
+from equipoise.study.recommend import BALANCED, Recommendation, gain_of, recommend
 
 SHOWN = 12
 """So many settings have a plot; the others are named."""
@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A recipe in the leaderboard; `value` are the figures that the table can be sorted by: overall, domains."""
+    """A recipe in the leaderboard; the figures of `overall` are empty where there is no overall score."""
 
     number: int
     name: str
@@ -46,20 +46,22 @@ class TableRow:
     letters: str
     alike: int
     rank: str
+    ranks: str
     cells: list[Cell]
     runs: int
     seconds: float | None
-    values: list[float]
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to ship by one priority."""
+    """What to ship by one priority; `nearest` is what came nearest where that is the base model."""
 
     priority: str
     ship: str
+    nearest: str
     gain: str
-    alike: str
+    condition: str
+    alike: tuple[str, ...]
     shown: bool
 
 
@@ -91,7 +93,7 @@ def kind(row: Row) -> str:
 def table(board: Board, runs: Sequence[StudyRun]) -> list[TableRow]:
     """The leaderboard in its order."""
     seconds = {run.folder: run.seconds for run in runs}
-    scale = plots.axis([reach(row.overall) for row in board.rows], 4.0, 154.0)
+    scale = plots.axis([reach(row.overall) for row in board.rows if row.overall], 4.0, 154.0)
     apart: dict[str, set[str]] = {row.name: set() for row in board.rows}
     for one, other in board.better:
         apart[one].add(other)
@@ -102,10 +104,10 @@ def table(board: Board, runs: Sequence[StudyRun]) -> list[TableRow]:
 def _row(
     board: Board, number: int, row: Row, apart: int, seconds: Mapping[Path, float | None], scale: plots.Axis
 ) -> TableRow:
-    overall, interval = said(row.overall)
+    overall, interval = said(row.overall) if row.overall else ("", "")
+    plot = f"{row.name}: {overall}, interval {interval}"
     times = [seconds.get(folder) for folder in row.entrant.folders]
     known = [value for value in times if value is not None]
-    rank = f"{row.ranks.rank} ({row.ranks.low} to {row.ranks.high})" if row.ranks else ""
     few = len(row.letters) <= LETTERS
     return TableRow(
         number=number,
@@ -114,14 +116,14 @@ def _row(
         standing=_standing(row),
         overall=overall,
         interval=interval,
-        plot=plots.forest(reach(row.overall), scale, f"{row.name}: {overall}, interval {interval}"),
+        plot=plots.forest(reach(row.overall), scale, plot) if row.overall else "",
         letters=row.letters if few else f"{row.letters[:LETTERS]}…",
         alike=len(board.rows) - 1 - apart,
-        rank=rank,
+        rank=str(row.ranks.rank) if row.ranks else "",
+        ranks=f"{row.ranks.low} to {row.ranks.high}" if row.ranks else "",
         cells=[Cell(gain.verdict, *said(gain.effect)) for gain in row.gains.values()],
         runs=len(row.entrant.seeds),
         seconds=sum(known) if len(known) == len(times) else None,
-        values=[row.overall.difference, *(gain.effect.difference for gain in row.gains.values())],
     )
 
 
@@ -143,13 +145,16 @@ def advice(board: Board) -> list[tuple[Advice, Recommendation]]:
     for priority in (BALANCED, *board.units):
         one = recommend(board, priority)
         chosen = one.row or one.candidate
-        gain = ""
-        if chosen:
-            gain = ", ".join(said(chosen.overall if priority == BALANCED else chosen.gains[priority].effect))
-            gain = gain.replace(", ", " (") + ")"
-        ship = one.row.name if one.row else "the base model"
-        nearest = f"{chosen.name}: " if chosen and not one.row else ""
-        advised = Advice(priority, ship, nearest + gain, few(one.alike), one.row is not None)
+        effect = gain_of(chosen, priority) if chosen else None
+        advised = Advice(
+            priority=priority,
+            ship=one.row.name if one.row else "the base model",
+            nearest=chosen.name if chosen and not one.row else "",
+            gain="{} ({})".format(*said(effect)) if effect else "",
+            condition=one.condition,
+            alike=one.alike,
+            shown=one.row is not None,
+        )
         found.append((advised, one))
     return found
 
@@ -160,7 +165,7 @@ def hover(board: Board) -> list[str]:
         "\n".join(
             [
                 f"{row.name}: {_standing(row) or 'on the front'}",
-                "overall {} ({})".format(*said(row.overall)),
+                *(["overall {} ({})".format(*said(row.overall))] if row.overall else []),
                 *("{}: {} ({}), {}".format(name, *said(gain.effect), gain.verdict) for name, gain in row.gains.items()),
             ]
         )
@@ -202,10 +207,17 @@ def parallel_plot(board: Board) -> str:
 
 
 def effects(board: Board) -> tuple[list[Effects], list[Setting]]:
-    """Settings that differ with their plots (the overall score by value), and those without one."""
+    """Settings that differ with their plots, and those without one.
+
+    The plots show the overall score by value; where there is none, the gain in the first domain.
+    """
     found = settings([row.entrant.recipe for row in board.rows])
     texts = hover(board)
     return [Effects(one, _effect(board, one, texts)) for one in found[:SHOWN]], found[SHOWN:]
+
+
+def _first(row: Row) -> Effect:
+    return row.overall or next(iter(row.gains.values())).effect
 
 
 def _effect(board: Board, setting: Setting, texts: Sequence[str]) -> str:
@@ -216,7 +228,7 @@ def _effect(board: Board, setting: Setting, texts: Sequence[str]) -> str:
     else:
         where = [float(setting.places.index(value)) for value in setting.values]
     spots = [
-        Spot(number, f"{setting.key}: {value}\n{text}", kind(row), (x, x, x), reach(row.overall))
+        Spot(number, f"{setting.key}: {value}\n{text}", kind(row), (x, x, x), reach(_first(row)))
         for number, (row, value, text, x) in enumerate(zip(board.rows, setting.values, texts, where, strict=True))
     ]
     return plots.effect(f"Gain by {setting.key}", spots, setting.places, scale, ticks, setting.only)

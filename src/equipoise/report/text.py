@@ -54,6 +54,11 @@ def places_for(ci: tuple[float, float]) -> int:
     return min(4, decimals(ci))
 
 
+def p_value(value: float) -> str:
+    """Return a p-value with four decimals; what would be zero with them is never said to be zero."""
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
 def percent(value: float) -> str:
     """Return a share in percent with one decimal."""
     return f"{value * 100:.1f}%"

@@ -10,7 +10,10 @@ from equipoise.records import Comparison
 from equipoise.report.figures import Figure, concerns
 from equipoise.report.read import RunFiles, StageFiles
 from equipoise.report.text import listed, places_for, signed
+from equipoise.report.unfinished import so_far
 from equipoise.report.words import source_name
+
+_UNREAD = "Not known: the comparison cannot be read."
 
 TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "Undecided"}
 
@@ -18,9 +21,16 @@ TITLES = {"improved": "Better", "worse": "Worse", "held": "Held", "undecided": "
 def headline(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
     """The verdict in one line; answers that broke are part of it, whatever their score says."""
     if not files.verdict:
-        return "No verdict yet"
+        return "Not known: the verdict cannot be read." if files.ended else "No verdict yet"
     if files.kept == "base":
         return "No stage was kept: the base model stays."
+    return result(files, known)
+
+
+def result(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
+    """What became of the domains at the point that is described, broken answers included; model cards say the same."""
+    if not files.readable:
+        return _UNREAD
     rows = files.compared.items()
     broken = [name for name, row in rows if any(concern.clear for concern in concerns(row, known.get(name, [])))]
     but = f" Answers degraded: {listed(broken)}." if broken else ""
@@ -59,7 +69,7 @@ def refusals(files: RunFiles) -> list[str]:
 
 def trained(files: RunFiles) -> str:
     """What was trained, in one sentence."""
-    model = files.recipe.get("model", {}).get("id", "?")
+    model = files.recipe.get("model", {}).get("id", "(not known)")
     begun = [stage for stage in files.stages if stage.steps or stage.gate]
     if not begun:
         return f"Model {model}; nothing was trained yet."
@@ -79,10 +89,15 @@ def domain_sentence(row: Comparison, confidence: float) -> str:
     """One domain in words, without the name."""
     change = with_interval(row.difference, row.ci, confidence)
     if row.verdict == "held":
-        return f"{change}: a loss of {row.margin:g} or more is excluded."
+        return f"{change}: {_excluded(row, ' or more')}."
     if row.verdict == "undecided":
         return f"{change}: not decided{beside(row) or f'; {needed(row, None)}'}."
     return f"{change}."
+
+
+def _excluded(row: Comparison, more: str = "") -> str:
+    """The loss that a domain did not have; verdict.json alone does not say how large its margin was."""
+    return f"a loss {'beyond its margin' if row.margin is None else f'of {row.margin:g}{more}'} is excluded"
 
 
 def how_sure(files: RunFiles) -> list[str]:
@@ -112,6 +127,8 @@ def _calibrations(files: RunFiles) -> list[str]:
 def first_screen(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> list[tuple[str, str]]:
     """The questions that everybody asks, each with its answer in a sentence or two."""
     found = [("Trained", trained(files))]
+    if so_far(files):
+        found.append(("So far", so_far(files)))
     if files.compared:
         found += [("Better", _better(files)), ("Worse", _worse(files)), ("How sure", _sure(files))]
     return [*found, ("Ship", ship(files, known))]
@@ -135,7 +152,7 @@ def _better(files: RunFiles) -> str:
 def _worse(files: RunFiles) -> str:
     names = _of(files, "worse")
     said = [listed([_figure(files.compared[name]) for name in names]) + "." if names else "Nothing that can be shown."]
-    held = [f"{name} (a loss of {files.compared[name].margin:g} is excluded)" for name in _of(files, "held")]
+    held = [f"{name} ({_excluded(files.compared[name])})" for name in _of(files, "held")]
     if held:
         said.append(f"Held: {listed(held)}.")
     if _of(files, "undecided"):
@@ -157,9 +174,11 @@ def _sure(files: RunFiles) -> str:
 def ship(files: RunFiles, known: Mapping[str, Sequence[Figure]]) -> str:
     """What to ship: the kept stage, and on which condition; or the base model."""
     if not files.verdict or files.kept is None:
-        return "Nothing yet: the run has no verdict."
+        return "Not known: the verdict cannot be read." if files.ended else "Nothing yet: the run has no verdict."
     if files.kept == "base":
         return "Nothing from this run: keep the base model."
+    if not files.readable:
+        return _UNREAD
     under = _under(files)
     stage = f"stage {files.kept}" + (f" on top of {listed(under)}" if under else "")
     worse, undecided = _of(files, "worse"), [*_of(files, "undecided"), *files.unmeasured]

@@ -40,7 +40,7 @@ def _record(row: Row) -> dict[str, Any]:
         "on_front": row.on_front,
         "dominated_by": list(row.dominated_by),
         "letters": row.letters,
-        "overall": asdict(row.overall),
+        "overall": asdict(row.overall) if row.overall else None,
         "ranks": asdict(row.ranks) if row.ranks else None,
         "domains": {
             name: {

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from equipoise.records import InputError
 from equipoise.study import overall as scoring
 from equipoise.study import pareto
 from equipoise.study.entrants import Entrant, Entrants
@@ -19,14 +18,17 @@ from equipoise.study.gains import Gain, compare_all, gains_of, lost
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe in the table; `dominated_by` are feasible recipes that are shown to be better."""
+    """A recipe in the table; `dominated_by` are feasible recipes that are shown to be better.
+
+    `overall` is None where no domain has a unit: there is no overall score then, and there are no ranks.
+    """
 
     entrant: Entrant
     gains: Mapping[str, Gain]
     worse: tuple[str, ...]
     dominated_by: tuple[str, ...]
     letters: str
-    overall: Effect
+    overall: Effect | None
     ranks: scoring.Ranks | None
 
     @property
@@ -76,9 +78,10 @@ def make_board(entrants: Entrants, *, confidence: float = 0.95) -> Board:
     scores = {one.name: _overall(one, entrants, units, confidence) for one in entrants.rows}
     standardised = {name: [gain.standardised for gain in gains[name].values()] for name in feasible}
     ranked = scoring.ranks({name: [z for z in found if z is not None] for name, found in standardised.items()})
+    means = {name: found.difference if found else 0.0 for name, found in scores.items()}
     order = sorted(
         (one.name for one in entrants.rows),
-        key=lambda name: (name not in feasible, bool(dominated.get(name)), -scores[name].difference, name),
+        key=lambda name: (name not in feasible, bool(dominated.get(name)), -means[name], name),
     )
     groups = pareto.tied_groups(order, better)
     letters = pareto.letters(order, groups)
@@ -103,27 +106,24 @@ def make_board(entrants: Entrants, *, confidence: float = 0.95) -> Board:
 
 def _unit(entrants: Entrants, domain: str) -> float:
     """The unit of a domain; where recipes start from several base models, the mean of their units."""
-    found = [scoring.unit(one.before[domain]) for one in entrants.rows]
+    found = [scoring.unit(domain, one.before[domain]) for one in entrants.rows]
     return sum(found) / len(found)
 
 
-def _overall(one: Entrant, entrants: Entrants, units: Mapping[str, float], confidence: float) -> Effect:
+def _overall(one: Entrant, entrants: Entrants, units: Mapping[str, float], confidence: float) -> Effect | None:
     gains = {name: one.after[name] - one.before[name] for name in entrants.domains}
     groups = {name: domain.groups for name, domain in entrants.domains.items()}
-    try:
-        return scoring.overall(gains, units, groups, confidence)
-    except ValueError as error:
-        raise InputError(f"{one.folders[0]}: {error}: no overall score can be had") from None
+    return scoring.overall(gains, units, groups, confidence) if any(units.values()) else None
 
 
-def overall_contrast(board: Board, one: Row, other: Row) -> Effect:
-    """How far the overall score of `one` is above that of `other`."""
+def overall_contrast(board: Board, one: Row, other: Row) -> Effect | None:
+    """How far the overall score of `one` is above that of `other`; None where there is no overall score."""
     gains = {}
     for name in board.entrants.domains:
         left, right = matched(one.entrant.side(name), other.entrant.side(name))
         gains[name] = (left.after - left.before) - (right.after - right.before)
     groups = {name: domain.groups for name, domain in board.entrants.domains.items()}
-    return scoring.overall(gains, board.units, groups, board.confidence)
+    return scoring.overall(gains, board.units, groups, board.confidence) if any(board.units.values()) else None
 
 
 def _notes(entrants: Entrants, units: Mapping[str, float]) -> list[str]:
@@ -132,6 +132,16 @@ def _notes(entrants: Entrants, units: Mapping[str, float]) -> list[str]:
         for name, unit in units.items()
         if unit == 0
     ]
+    if not any(units.values()):
+        notes = ["in no domain do the base's scores differ between items: there is no overall score, and no ranks"]
+    count = len(entrants.rows)
+    if count > 2:
+        pairs = count * (count - 1) // 2
+        notes.append(
+            f"front and letters are corrected for {pairs * len(units)} comparisons ({pairs} pairs of recipes, "
+            f"{len(units)} {'domain' if len(units) == 1 else 'domains'}): --versus NAME, and fewer recipes in one "
+            "leaderboard, see smaller differences"
+        )
     single = [one.name for one in entrants.rows if len(one.seeds) == 1]
     if single:
         notes.append(f"one seed only, so intervals cover questions and not training: {', '.join(single)}")

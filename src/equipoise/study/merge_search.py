@@ -135,7 +135,7 @@ def _overall(before: Scores, after: Scores, confidence: float) -> float:
     ends = {name: np.array([[_number(ended[name][score.id]) for score in scores]]) for name, scores in before.items()}
     gains = {name: ends[name] - values[name] for name in values}
     groups = {name: [score.group for score in scores] for name, scores in before.items()}
-    return overall(gains, {name: unit(found) for name, found in values.items()}, groups, confidence).difference
+    return overall(gains, {name: unit(name, found) for name, found in values.items()}, groups, confidence).difference
 
 
 def _number(value: float | None) -> float:

@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from equipoise.data.seeds import generator
+from equipoise.recipe_evaluation import PREFERENCE, kind_of
 from equipoise.study.evidence import Effect, effect
 
 Floats = npt.NDArray[np.float64]
-FORMULA = "overall = mean over domains of (mean gain over the base) / (standard deviation of the base's item scores)"
+FORMULA = (
+    "overall = mean over domains of (mean gain over the base) / (standard deviation of the base's item scores; "
+    "0.5 for preference_accuracy)"
+)
+PAIR_UNIT = 0.5
+"""The standard deviation of right and wrong where half of the pairs are right."""
 DRAWS = 4000
 """Weightings that are drawn."""
 
@@ -27,12 +33,15 @@ class Ranks:
     first: float
 
 
-def unit(base: Floats) -> float:
+def unit(domain: str, base: Floats) -> float:
     """Return the standard deviation of the base's scores [seeds, items] over the items; 0 where it cannot be had.
 
     The unit of Glass's delta (Glass 1976): it belongs to the base alone, so no run can change what its gain is
-    measured in.
+    measured in. `preference_accuracy` compares with the base by definition, so that the base itself has 0.5 on every
+    pair and no spread: its unit is `PAIR_UNIT`.
     """
+    if kind_of(domain) == PREFERENCE:
+        return PAIR_UNIT
     values = base.mean(axis=0)
     values = values[~np.isnan(values)]
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
@@ -69,10 +78,10 @@ def overall(
 def ranks(scores: Mapping[str, Sequence[float]], *, seed: int = 0) -> dict[str, Ranks]:
     """Return the ranks of recipes under many weightings; `scores` are standardised gains by domain, in one order.
 
-    Weightings are drawn evenly from all that are not negative and sum to 1.
+    Weightings are drawn evenly from all that are not negative and sum to 1. No ranks where there is nothing to weight.
     """
     names = list(scores)
-    if not names:
+    if not names or not scores[names[0]]:
         return {}
     table = np.array([scores[name] for name in names], dtype=np.float64)
     weights = generator("weights of domains", seed).dirichlet(np.ones(table.shape[1]), size=DRAWS)

@@ -14,12 +14,15 @@ from equipoise.study.leaderboard import Board, overall_contrast
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more a recipe gained than another one; `p_holm` is corrected for the domains."""
+    """How much more a recipe gained than another one; `p_holm` is corrected for the domains.
+
+    `overall` is None where there is no overall score.
+    """
 
     name: str
     domains: Mapping[str, Effect]
     p_holm: Mapping[str, float]
-    overall: Effect
+    overall: Effect | None
 
 
 def versus(board: Board, name: str) -> list[Difference]:
@@ -51,7 +54,7 @@ def versus_record(differences: list[Difference], name: str) -> dict[str, Any]:
         "rows": [
             {
                 "name": one.name,
-                "overall": asdict(one.overall),
+                "overall": asdict(one.overall) if one.overall else None,
                 "domains": {
                     domain: {**asdict(effect), "p_holm": one.p_holm[domain]} for domain, effect in one.domains.items()
                 },

@@ -17,7 +17,10 @@ DEPTH = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the list; `verdicts` by domain, `took_s` in seconds, `started` in seconds since 1970."""
+    """A line of the list; `verdicts` by domain, `took_s` in seconds, `started` in seconds since 1970.
+
+    `changed`: the verdict is not the one that the run wrote.
+    """
 
     id: str
     name: str
@@ -25,6 +28,7 @@ class Entry:
     state: str
     seed: int | None
     verdicts: Mapping[str, str]
+    changed: bool
     kept: str | None
     started: float | None
     took_s: float | None
@@ -50,12 +54,14 @@ class Listing:
 
     def _entry(self, id: str, folder: Path) -> Entry:
         notes: list[str] = []
+        life = watch_read.life(folder)  # before its files are read: of a finished run they are whole
         recipe: dict[str, Any] = self.reader.read(folder / "recipe.json", watch_read.recipe, {}, notes)
         verdict: dict[str, Any] = self.reader.read(folder / "verdict.json", watch_read.verdict, {}, notes)
         events: list[dict[str, Any]] = self.reader.read(folder / "events.jsonl", watch_read.events, [], notes)
-        life = watch_read.life(folder)
-        if life.state == "finished" and not (folder / "verdict.json").is_file():
-            notes.append("verdict.json is missing: how the run ended is not known")
+        life = watch_read.told(life, events)
+        changed = life.state == "finished" and watch_read.changed(folder, self.reader, notes)
+        notes += watch_read.gaps(folder, life, changed)
+        notes += [f"failed: {life.error}"] if life.state == "failed" else []
         return Entry(
             id=id,
             name=folder.resolve().name,
@@ -63,6 +69,7 @@ class Listing:
             state=life.state,
             seed=int(recipe.get("seed", 0)) if recipe else None,
             verdicts={name: str(row["verdict"]) for name, row in watch_read.rows_of(verdict).items()},
+            changed=changed,
             kept=verdict.get("kept_stage"),
             started=events[0]["time"] if events else None,
             took_s=max(0.0, events[-1]["time"] - events[0]["time"]) if events else None,
@@ -72,7 +79,7 @@ class Listing:
 
 def _runs(folder: Path, depth: int) -> Iterator[Path]:
     """Run folders at most so many levels down; inside of a run there is none."""
-    if (folder / "recipe.json").is_file():
+    if watch_read.traces(folder):
         yield folder
         return
     if depth == 0:

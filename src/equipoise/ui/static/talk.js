@@ -129,7 +129,9 @@ form.addEventListener("submit", (event) => {
   if (!part("send").disabled) send();
 });
 part("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return; // composing: Enter chooses a character
+  event.preventDefault();
+  form.requestSubmit();
 });
 part("stop").addEventListener("click", () =>
   fetch("/stop", { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }),
