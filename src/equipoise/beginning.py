@@ -145,9 +145,10 @@ def require_same_recipe(recipe: Recipe, run: Run) -> None:
 def _require_same_input(now: Mapping[str, Any], run: Run) -> None:
     """A run goes on only with the model and the data with which it began."""
     before = read_json(run.folder / "provenance.json")
-    changed = [f"the {name}" for name in ("model", "reward", "instrument") if before[name] != now[name]]
+    changed = [f"the {name}" for name in ("model", "reward", "instrument") if before.get(name) != now[name]]
+    known = before.get("data", {})
     for kind, found in now["data"].items():
-        changed += [f"{kind} {name}" for name, value in found.items() if before["data"][kind].get(name) != value]
+        changed += [f"{kind} {name}" for name, value in found.items() if known.get(kind, {}).get(name) != value]
     if changed:
         raise InputError(
             f"{run.folder}: changed since this run began: {', '.join(changed)}; put it back, or begin a new run"

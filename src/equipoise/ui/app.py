@@ -79,7 +79,7 @@ class App:
         if (folder / "done").is_file() and written.is_file():
             text = written.read_text(encoding="utf-8", errors="replace")
         else:
-            text = page(read_run(Run.open(folder)))
+            text = page(read_run(Run(folder)))
         headers = {"content-security-policy": REPORT_POLICY}
         return HTMLResponse(text.encode("utf-8", "replace"), headers=headers)
 
