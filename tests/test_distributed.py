@@ -144,6 +144,7 @@ def test_sharded_processes_stop_without_memory_and_go_on_with_half_the_budget(tr
     assert Room(4096, scorer, ALONE, folder, print).tokens == noted < 4096
 
 
+@pytest.mark.slow
 def test_whole_run_of_two_processes_gives_the_verdict_of_one(tmp_path: Path) -> None:
     recipe = make_experiment(tmp_path)
     cache = tmp_path / "cache"

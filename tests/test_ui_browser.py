@@ -130,7 +130,7 @@ def test_a_run_is_followed_to_its_end(started: Any, address: str, runs: Path) ->
     mark(going(folder))
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [WIDTHS[0], pytest.param(WIDTHS[1], marks=pytest.mark.slow)])
 def test_both_models_answer(started: Any, address: str, width: int) -> None:
     """A message gets two answers; the second turn goes on; hostile words of the user stay words."""
     with opened(started, f"{address}/talk/short", width=width) as seen:
