@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import logging
 import os
 import select
 import signal
@@ -66,7 +67,14 @@ def become(request: dict[str, Any], answers: int) -> None:
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["equipoise", *request["arguments"]]
-    importlib.import_module("equipoise.cli").main()
+    try:
+        importlib.import_module("equipoise.cli").main()
+    except SystemExit as leaving:
+        # Taking the interpreter apart, with all that was imported, takes half a second and is of no use here.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1)
 
 
 def _reap(answers: int, numbers: dict[int, int], *, wait: bool) -> None:
