@@ -90,19 +90,27 @@ def inlined() -> dict[str, Markup]:
 
 @cache
 def environment() -> Environment:
-    """Autoescape is on, and every text passes `visible`: no text of a file can become markup or hide itself."""
-    environment = Environment(
-        loader=PackageLoader("equipoise.report", "templates"),
+    """The templates of the report and of the study page."""
+    environment = escaping("equipoise.report")
+    environment.filters |= {"svg": Markup, "count": text.count, "short": text.short, "percent": text.percent}
+    environment.filters |= {"p_value": text.p_value}
+    environment.filters |= {"listed": text.listed}
+    return environment
+
+
+def escaping(package: str) -> Environment:
+    """The `templates` of a package, as every page is made: autoescape is on, and every text passes `visible`.
+
+    So no text of a file can become markup or hide itself.
+    """
+    return Environment(
+        loader=PackageLoader(package, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: text.visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": Markup, "count": text.count, "short": text.short, "percent": text.percent}
-    environment.filters |= {"p_value": text.p_value}
-    environment.filters |= {"listed": text.listed}
-    return environment
 
 
 def _question(written: str) -> str:

@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
-from equipoise.report.text import duration, visible
+from equipoise.report.html import escaping
+from equipoise.report.text import duration
 from equipoise.watch_show import event_line
 
 
@@ -20,14 +21,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("equipoise.ui", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = escaping("equipoise.ui")
     environment.filters |= {"duration": duration, "when": when, "address": address, "event_line": event_line}
     environment.filters |= {"points": points, "place": place}
     return environment
